@@ -1,0 +1,88 @@
+// Package nstest gives a test network namespaces of its own.
+//
+// A namespace lives as a bind mount in the test's temporary directory, as a
+// runtime would keep it, and is gone when the test ends, whether it passed or
+// not. Nothing here touches the namespace that the test itself runs in.
+package nstest
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"runtime"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// NS is a network namespace of a test's own. Its loopback interface is down,
+// as the kernel made it.
+type NS struct {
+	tb testing.TB
+	// Path is the bind mount that holds the namespace: what a runtime would
+	// pass as CNI_NETNS.
+	Path string
+}
+
+// New makes a network namespace and unmounts it when the test ends. It skips
+// the test where the process may not create namespaces.
+func New(tb testing.TB) *NS {
+	tb.Helper()
+	path := filepath.Join(tb.TempDir(), "netns")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		tb.Fatal(err)
+	}
+	err := onThread(func() error {
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			return err
+		}
+		return unix.Mount("/proc/thread-self/ns/net", path, "", unix.MS_BIND, "")
+	})
+	if errors.Is(err, unix.EPERM) {
+		tb.Skipf("needs CAP_SYS_ADMIN to make a network namespace: %v", err)
+	}
+	if err != nil {
+		tb.Fatalf("make a network namespace: %v", err)
+	}
+	tb.Cleanup(func() {
+		if err := unix.Unmount(path, unix.MNT_DETACH); err != nil {
+			tb.Errorf("unmount %s: %v", path, err)
+		}
+	})
+	return &NS{tb: tb, Path: path}
+}
+
+// Do runs fn on a thread inside the namespace and fails the test on its error.
+// fn must not start goroutines that rely on the namespace.
+func (n *NS) Do(fn func() error) {
+	n.tb.Helper()
+	if err := n.Try(fn); err != nil {
+		n.tb.Fatalf("in %s: %v", n.Path, err)
+	}
+}
+
+// Try is Do for a caller that wants the error.
+func (n *NS) Try(fn func() error) error {
+	return onThread(func() error {
+		f, err := os.Open(n.Path)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		if err := unix.Setns(int(f.Fd()), unix.CLONE_NEWNET); err != nil {
+			return err
+		}
+		return fn()
+	})
+}
+
+// onThread runs fn on a thread that nobody else will use: the goroutine ends
+// locked, so the runtime destroys the thread together with its namespace.
+func onThread(fn func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		done <- fn()
+	}()
+	return <-done
+}
