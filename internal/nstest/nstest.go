@@ -7,6 +7,7 @@ package nstest
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -76,13 +77,27 @@ func (n *NS) Try(fn func() error) error {
 	})
 }
 
-// onThread runs fn on a thread that nobody else will use: the goroutine ends
-// locked, so the runtime destroys the thread together with its namespace.
+// onThread runs fn on a thread of its own and takes it back to the namespace it
+// came from. To let the thread end instead would not do: the goroutine may have
+// been given the main thread, which never ends, and /proc/self would name the
+// wrong namespace from then on.
 func onThread(fn func() error) error {
 	done := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread()
-		done <- fn()
+		home, err := os.Open("/proc/thread-self/ns/net")
+		if err != nil {
+			done <- err
+			return
+		}
+		defer home.Close()
+		err = fn()
+		if back := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); back != nil {
+			done <- errors.Join(err, fmt.Errorf("return to the test's own namespace: %w", back))
+			return
+		}
+		runtime.UnlockOSThread()
+		done <- err
 	}()
 	return <-done
 }

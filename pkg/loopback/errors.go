@@ -1,0 +1,55 @@
+package loopback
+
+import (
+	"errors"
+	"syscall"
+)
+
+var (
+	// ErrNotExist says that a path names nothing that exists (any more): no
+	// file, or a process that has ended.
+	ErrNotExist = errors.New("no such network namespace")
+
+	// ErrNotNetns says that a path names something that is not a network namespace.
+	ErrNotNetns = errors.New("not a network namespace")
+
+	// ErrHost says that a path names the network namespace of the caller itself
+	// or of process 1, whose loopback interface is not ours to touch.
+	ErrHost = errors.New("not a namespace of a container's own")
+
+	// ErrChanging says that somebody kept changing the namespace while we looked.
+	// A later call may succeed.
+	ErrChanging = errors.New("the namespace kept changing")
+)
+
+// OpError is a refusal by the kernel.
+type OpError struct {
+	Op   string // what was tried: "open", "setns", "list interfaces"
+	Path string // the namespace, as the caller named it; empty for the caller's own
+	Err  error  // mostly a syscall.Errno
+}
+
+func (e *OpError) Error() string {
+	if e.Path == "" {
+		return e.Op + ": " + describe(e.Err)
+	}
+	return e.Op + " (" + e.Path + "): " + describe(e.Err)
+}
+
+func (e *OpError) Unwrap() error { return e.Err }
+
+// errnoNames has the names of those errnos that are worth looking up in a manual page.
+var errnoNames = map[syscall.Errno]string{
+	syscall.EACCES: "EACCES", syscall.EAGAIN: "EAGAIN", syscall.EBUSY: "EBUSY", syscall.EINTR: "EINTR",
+	syscall.EINVAL: "EINVAL", syscall.EIO: "EIO", syscall.ELOOP: "ELOOP", syscall.EMFILE: "EMFILE",
+	syscall.ENFILE: "ENFILE", syscall.ENOBUFS: "ENOBUFS", syscall.ENODEV: "ENODEV", syscall.ENOENT: "ENOENT",
+	syscall.ENOMEM: "ENOMEM", syscall.EOPNOTSUPP: "EOPNOTSUPP", syscall.EPERM: "EPERM",
+}
+
+func describe(err error) string {
+	var errno syscall.Errno
+	if errors.As(err, &errno) && errnoNames[errno] != "" {
+		return err.Error() + " (" + errnoNames[errno] + ")"
+	}
+	return err.Error()
+}

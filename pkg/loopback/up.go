@@ -1,0 +1,88 @@
+package loopback
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// upTries bounds how often Up looks again after it has put something right.
+const upTries = 8
+
+// Up leaves the namespace with lo up, with 127.0.0.1/8 and, where the namespace
+// has IPv6, ::1/128, and returns the survey that shows it. What is missing it
+// restores, so it may be called again at any time, also by several at once.
+//
+// If exclusive, it refuses a namespace that holds any interface but lo, or an
+// address on lo that is not a loopback address. A refusal comes before any change.
+//
+// Errors: [*Findings] for a refusal, [ErrChanging], [*OpError].
+func (n *Netns) Up(exclusive bool) (*Survey, error) {
+	c, err := n.dial()
+	if err != nil {
+		return nil, err
+	}
+	defer c.close()
+	for range upTries {
+		s, err := c.survey()
+		if err != nil {
+			return nil, err
+		}
+		f := s.Findings(exclusive)
+		if f == nil {
+			return s, nil
+		}
+		if !f.healable() {
+			return nil, f
+		}
+		if err := c.heal(s.Lo().Index, f); err != nil {
+			return nil, err
+		}
+	}
+	return nil, fmt.Errorf("%w: lo was put right %d times and did not stay so", ErrChanging, upTries)
+}
+
+// heal brings lo up or, if it is up, gives it the addresses that are missing.
+// One at a time: coming up, lo gets both addresses from the kernel (devinet.c
+// and addrconf.c, on NETDEV_UP).
+func (c *conn) heal(index int, f *Findings) error {
+	if f.Down {
+		return c.setUp(index)
+	}
+	for _, p := range f.Missing {
+		// EEXIST: somebody else was faster.
+		if err := c.addAddr(index, p); err != nil && !errors.Is(err, unix.EEXIST) {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *conn) setUp(index int) error {
+	req := nl.NewNetlinkRequest(unix.RTM_SETLINK, 0)
+	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	msg.Index = int32(index)
+	msg.Change = unix.IFF_UP
+	msg.Flags = unix.IFF_UP
+	req.AddData(msg)
+	return c.do("bring lo up", req)
+}
+
+func (c *conn) addAddr(index int, p netip.Prefix) error {
+	family := unix.AF_INET
+	if p.Addr().Is6() {
+		family = unix.AF_INET6
+	}
+	req := nl.NewNetlinkRequest(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL)
+	msg := nl.NewIfAddrmsg(family)
+	msg.Index = uint32(index)
+	msg.Prefixlen = uint8(p.Bits())
+	msg.Scope = unix.RT_SCOPE_HOST
+	req.AddData(msg)
+	req.AddData(nl.NewRtAttr(unix.IFA_LOCAL, p.Addr().AsSlice()))
+	req.AddData(nl.NewRtAttr(unix.IFA_ADDRESS, p.Addr().AsSlice()))
+	return c.do("give lo "+p.String(), req)
+}
