@@ -3,6 +3,8 @@ module github.com/cni-none/cni-none
 go 1.26.0
 
 require (
+	github.com/containernetworking/cni v1.3.1
+	github.com/containernetworking/plugins v1.9.1
 	github.com/vishvananda/netlink v1.3.1
 	golang.org/x/sys v0.49.0
 )

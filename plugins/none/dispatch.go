@@ -1,0 +1,165 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/containernetworking/cni/pkg/types"
+	"github.com/containernetworking/cni/pkg/version"
+	"github.com/containernetworking/plugins/pkg/utils/buildversion"
+)
+
+// maxStdin is the size in bytes of the largest network config that is read.
+const maxStdin = 16 << 20
+
+// supported are the versions of the CNI spec that can express a result without
+// an address: 0.1.0 and 0.2.0 cannot.
+var supported = version.VersionsStartingFrom("0.3.0")
+
+// commands has, for each CNI command, what serves it and the first version of
+// the spec that has it. VERSION is answered before a version is known.
+var commands = map[string]struct {
+	since string
+	serve func(*call) ([]byte, error)
+}{
+	"ADD":    {"0.3.0", add},
+	"CHECK":  {"0.4.0", check},
+	"DEL":    {"0.3.0", del},
+	"GC":     {"1.1.0", gc},
+	"STATUS": {"1.1.0", status},
+}
+
+// call is one call of the plugin, as far as every command has to understand it.
+type call struct {
+	getenv     func(string) string
+	cniVersion string
+	conf       object
+}
+
+// run serves one call and returns the exit status: 0 with one JSON document or
+// none on stdout, or 1 with one error document there.
+func run(p process) int {
+	if p.getenv("CNI_COMMAND") == "" {
+		hint(p.stderr)
+		return 0
+	}
+	c := call{getenv: p.getenv}
+	answer, err := c.serve(p.stdin)
+	status := 0
+	if err != nil {
+		answer, status = errorDocument(c.cniVersion, err), 1
+	}
+	if _, err := p.stdout.Write(answer); err != nil {
+		fmt.Fprintf(p.stderr, "cni-none: write to stdout: %v\n", err)
+		return 1
+	}
+	return status
+}
+
+// serve returns what goes to stdout. A panic is a bug of ours, but the runtime
+// still gets an error that it can read.
+func (c *call) serve(stdin io.Reader) (answer []byte, err error) {
+	defer func() {
+		if bug := recover(); bug != nil {
+			answer, err = nil, types.NewError(types.ErrInternal, fmt.Sprintf("bug in cni-none %s: %v", buildversion.BuildVersion, bug),
+				"please report it at https://github.com/cni-none/cni-none/issues")
+		}
+	}()
+	name := c.getenv("CNI_COMMAND")
+	if name == "VERSION" {
+		var b bytes.Buffer
+		err := supported.Encode(&b)
+		return b.Bytes(), err
+	}
+	command, known := commands[name]
+	if !known {
+		return nil, invalidEnv("CNI_COMMAND", name, "is none of ADD, DEL, CHECK, GC, STATUS and VERSION")
+	}
+	if err := c.checkContainerID(name); err != nil {
+		return nil, err
+	}
+	if err := c.read(stdin); err != nil {
+		return nil, err
+	}
+	// The version is known to be a supported one, so that it can be compared.
+	if ok, err := version.GreaterThanOrEqualTo(c.cniVersion, command.since); err != nil || !ok {
+		return nil, types.NewError(types.ErrIncompatibleCNIVersion,
+			fmt.Sprintf("cniVersion: %q has no %s, which came with %s", c.cniVersion, name, command.since),
+			fmt.Sprintf("set cniVersion to %s or later, or do not call %s", command.since, name))
+	}
+	return command.serve(c)
+}
+
+// checkContainerID requires CNI_CONTAINERID where the spec does. CNI_IFNAME is
+// ignored, whatever it says: the interface is lo.
+func (c *call) checkContainerID(command string) error {
+	if command == "GC" || command == "STATUS" {
+		return nil
+	}
+	switch id := c.getenv("CNI_CONTAINERID"); {
+	case id == "":
+		return missingEnv("CNI_CONTAINERID")
+	case !isName(id):
+		return invalidEnv("CNI_CONTAINERID", id, "is not a letter or digit followed by letters, digits, '_', '.' and '-'")
+	}
+	return nil
+}
+
+// read takes the network config from stdin, as far as DEL and GC look at it:
+// a JSON object in a version of the spec that we know.
+func (c *call) read(stdin io.Reader) error {
+	data, err := io.ReadAll(io.LimitReader(stdin, maxStdin+1))
+	if err != nil {
+		return types.NewError(types.ErrIOFailure, "read the network config from stdin: "+err.Error(), "")
+	}
+	if len(data) > maxStdin {
+		return types.NewError(types.ErrDecodingFailure, "the network config on stdin is larger than 16 MiB",
+			"check what the runtime sends: a network config has a few hundred bytes")
+	}
+	if c.conf, err = parseObject(data); err != nil {
+		return types.NewError(types.ErrDecodingFailure, "the network config on stdin is not a JSON object: "+err.Error(),
+			"a network config looks like {\"cniVersion\": \"1.0.0\", \"name\": \"airgap\", \"type\": \"none\"}")
+	}
+	var v string
+	if err := c.conf.decode("cniVersion", &v); err != nil {
+		return err
+	}
+	for _, s := range supported.SupportedVersions() {
+		if v == s {
+			c.cniVersion = v
+			return nil
+		}
+	}
+	said := fmt.Sprintf("cniVersion: %s is not supported", quoteValue(v))
+	if v == "" {
+		said = "cniVersion: missing, which means 0.1.0 and is not supported"
+	}
+	return types.NewError(types.ErrIncompatibleCNIVersion, said,
+		"set it to one of "+strings.Join(supported.SupportedVersions(), ", "))
+}
+
+// isName says whether s is a container ID or a network name (SPEC.md, "Parameters"
+// and "Configuration format"). cni/pkg/utils has the same as a regexp, which
+// costs more to compile than all of a DEL.
+func isName(s string) bool {
+	for i, r := range []byte(s) {
+		switch {
+		case 'a' <= r && r <= 'z', 'A' <= r && r <= 'Z', '0' <= r && r <= '9':
+		case i > 0 && (r == '_' || r == '.' || r == '-'):
+		default:
+			return false
+		}
+	}
+	return s != ""
+}
+
+// hint is for a person who runs the plugin by hand.
+func hint(stderr io.Writer) {
+	fmt.Fprintf(stderr, `%s: loopback, and no other network, for a container.
+CNI versions: %s.
+A container runtime runs this, with a CNI command in CNI_COMMAND and a network config on stdin.
+To start: https://github.com/cni-none/cni-none#quick-start
+`, buildversion.BuildString("none"), strings.Join(supported.SupportedVersions(), ", "))
+}
