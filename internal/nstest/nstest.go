@@ -101,3 +101,6 @@ func onThread(fn func() error) error {
 	}()
 	return <-done
 }
+
+// At is a namespace that is there already.
+func At(tb testing.TB, path string) *NS { return &NS{tb: tb, Path: path} }

@@ -59,19 +59,26 @@ func (c *conn) do(op string, req *nl.NetlinkRequest) error {
 // calling reset, when the kernel says that what it told may be inconsistent.
 func (c *conn) dump(op string, req *nl.NetlinkRequest, want uint16, reset func(), visit func([]byte) error) error {
 	req.Flags |= unix.NLM_F_DUMP
-	for range dumpTries {
+	err := untilConsistent(op, func() error {
 		reset()
-		err := c.exchange(req, func(typ uint16, payload []byte) error {
+		return c.exchange(req, func(typ uint16, payload []byte) error {
 			if typ != want {
 				return nil
 			}
 			return visit(payload)
 		})
-		switch {
-		case err == nil:
-			return nil
-		case !errors.Is(err, errInterrupted):
-			return &OpError{op, c.path, err}
+	})
+	if err == nil || errors.Is(err, ErrChanging) {
+		return err
+	}
+	return &OpError{op, c.path, err}
+}
+
+// untilConsistent repeats a dump that was interrupted by a change.
+func untilConsistent(op string, dump func() error) error {
+	for range dumpTries {
+		if err := dump(); !errors.Is(err, errInterrupted) {
+			return err
 		}
 	}
 	return fmt.Errorf("%w: %s was interrupted %d times in a row", ErrChanging, op, dumpTries)
@@ -87,37 +94,51 @@ func (c *conn) exchange(req *nl.NetlinkRequest, visit func(typ uint16, payload [
 	if err := retry(func() error { return unix.Sendto(c.fd, request, 0, &kernel) }); err != nil {
 		return err
 	}
-	interrupted := false
+	answer := answer{seq: c.seq, visit: visit}
 	for {
-		b, err := c.receive()
+		datagram, err := c.receive()
 		if err != nil {
 			return err
 		}
-		for len(b) > 0 {
-			var m message
-			if m, b, err = nextMessage(b); err != nil {
-				return err
-			}
-			if m.seq != c.seq {
-				continue // left over from a dump that was given up
-			}
-			interrupted = interrupted || m.flags&unix.NLM_F_DUMP_INTR != 0
-			switch m.typ {
-			case unix.NLMSG_DONE, unix.NLMSG_ERROR:
-				if err := m.errno(); err != nil {
-					return err
-				}
-				if interrupted {
-					return errInterrupted
-				}
-				return nil
-			default:
-				if err := visit(m.typ, m.payload); err != nil {
-					return err
-				}
-			}
+		if done, err := answer.take(datagram); done || err != nil {
+			return err
 		}
 	}
+}
+
+// answer is the kernel's answer to the request with number seq, as it comes in.
+type answer struct {
+	seq         uint32
+	visit       func(typ uint16, payload []byte) error
+	interrupted bool
+}
+
+// take reads one datagram and says whether it was the answer's last.
+func (a *answer) take(datagram []byte) (done bool, err error) {
+	for len(datagram) > 0 {
+		var m message
+		if m, datagram, err = nextMessage(datagram); err != nil {
+			return false, err
+		}
+		if m.seq != a.seq {
+			continue // left over from a dump that was given up
+		}
+		a.interrupted = a.interrupted || m.flags&unix.NLM_F_DUMP_INTR != 0
+		if m.typ != unix.NLMSG_DONE && m.typ != unix.NLMSG_ERROR {
+			if err := a.visit(m.typ, m.payload); err != nil {
+				return false, err
+			}
+			continue
+		}
+		if err := m.errno(); err != nil {
+			return true, err
+		}
+		if a.interrupted {
+			return true, errInterrupted
+		}
+		return true, nil
+	}
+	return false, nil
 }
 
 // receive returns the kernel's next datagram, which lives until the next call.

@@ -57,7 +57,7 @@ func parsePlaceholder(text string) (netip.Prefix, error) {
 		p = netip.PrefixFrom(addr, addr.BitLen())
 	}
 	switch {
-	case err != nil || p.Addr().Zone() != "" || p.Addr().Is4In6():
+	case err != nil || strings.Contains(text, "%") || p.Addr().Is4In6():
 		return p, invalidConfig("placeholderIPs", value+" is neither an address nor a prefix", placeholderRemedy)
 	case p.IsSingleIP():
 	case p.Addr().Is4():
