@@ -2,6 +2,7 @@
 export PATH := $(PATH):/usr/local/go/bin
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 PREFIX ?= /opt/cni
+BIN ?= bin
 ARCHES := amd64 arm arm64 loong64 mips64le ppc64le riscv64 s390x
 
 # Static and not position-independent (PIE costs a fifth of an exec), and the same bytes
@@ -11,7 +12,7 @@ GOBUILD := CGO_ENABLED=0 GOFLAGS= go build -trimpath -buildvcs=false -buildmode=
 
 .PHONY: build
 build: ## build bin/none for this machine
-	$(GOBUILD) -o bin/none ./plugins/none
+	$(GOBUILD) -o $(BIN)/none ./plugins/none
 
 .PHONY: cross
 cross: ## build dist/none-linux-ARCH for every architecture that CNI releases for
@@ -19,7 +20,7 @@ cross: ## build dist/none-linux-ARCH for every architecture that CNI releases fo
 
 .PHONY: install
 install: build ## install it into $(PREFIX)/bin (PREFIX=/opt/cni; DESTDIR is respected)
-	install -D -m 755 bin/none $(DESTDIR)$(PREFIX)/bin/none
+	install -D -m 755 $(BIN)/none $(DESTDIR)$(PREFIX)/bin/none
 
 .PHONY: help
 help: ## show this list

@@ -25,6 +25,13 @@ func TestMain(m *testing.M) {
 	if os.Getenv(asPlugin) != "" {
 		main()
 	}
+	if os.Getenv(asNode) != "" {
+		if err := nodeMain(os.Args[1], os.Args[2]); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	os.Exit(m.Run())
 }
 

@@ -1,0 +1,69 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/cni-none/cni-none/internal/nstest"
+)
+
+// TestParallel has 64 ADDs and DELs at once, on one namespace and on 64, with
+// CHECKs among them from the first ADD on, as several runtimes and their retries would.
+func TestParallel(t *testing.T) {
+	const callers = 64
+	for name, namespaces := range map[string]int{"on one namespace": 1, "on 64": callers} {
+		t.Run(name, func(t *testing.T) {
+			paths := make([]string, namespaces)
+			for i := range paths {
+				paths[i] = nstest.New(t).Path
+			}
+			files, mounts := countFiles(t), readFile(t, "/proc/self/mountinfo")
+			var wg sync.WaitGroup
+			for i := range callers {
+				wg.Go(func() {
+					for _, command := range []string{"ADD", "CHECK", "DEL", "ADD", "CHECK"} {
+						env := addEnv(paths[i%namespaces])
+						env["CNI_COMMAND"] = command
+						var stdout, stderr bytes.Buffer
+						if status := asProcess(env, strings.NewReader(plainConf), &stdout, &stderr); status != 0 {
+							t.Errorf("%s: %d: %s%s", command, status, &stdout, &stderr)
+						}
+					}
+				})
+			}
+			wg.Wait()
+			for _, path := range paths {
+				if lo := describeLo(path); lo != "up 127.0.0.1/8 ::1/128" {
+					t.Errorf("lo is %q", lo)
+				}
+			}
+			if after := countFiles(t); after > files {
+				t.Errorf("%d open files, %d before", after, files)
+			}
+			if after := readFile(t, "/proc/self/mountinfo"); after != mounts {
+				t.Errorf("mounts changed:\n%s\n%s", mounts, after)
+			}
+		})
+	}
+}
+
+func countFiles(t *testing.T) int {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(entries)
+}
+
+func readFile(t *testing.T, path string) string {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
