@@ -1,0 +1,8 @@
+//go:build tools
+
+// Package tools keeps go.mod tidy: what build.sh compiles, as imports.
+package tools
+
+import (
+	_ "k8s.io/kubernetes/cmd/kube-apiserver"
+)
