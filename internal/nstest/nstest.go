@@ -84,6 +84,8 @@ func (n *NS) Try(fn func() error) error {
 func onThread(fn func() error) error {
 	done := make(chan error, 1)
 	go func() {
+		// A fn that ends its goroutine (t.FailNow) would leave everybody waiting.
+		defer close(done)
 		runtime.LockOSThread()
 		home, err := os.Open("/proc/thread-self/ns/net")
 		if err != nil {

@@ -16,6 +16,7 @@ var (
 // interface that works and nothing else. It is an error when there is any.
 type Findings struct {
 	Extra   []Link         // interfaces that an exclusive namespace must not hold
+	Peers   []int32        // other namespaces that an exclusive namespace must not know
 	Foreign []netip.Prefix // addresses on lo, in an exclusive namespace, that are not loopback addresses
 	NoLo    bool           // there is no loopback interface
 	Name    string         // the loopback interface's name where it is not lo
@@ -28,7 +29,7 @@ type Findings struct {
 func (s *Survey) Findings(exclusive bool) *Findings {
 	var f Findings
 	if exclusive {
-		f.Extra = s.Others()
+		f.Extra, f.Peers = s.Others(), s.Peers
 	}
 	if lo := s.Lo(); lo == nil {
 		f.NoLo = true
@@ -62,7 +63,7 @@ func (f *Findings) lookAtLo(lo *Link, exclusive bool) {
 // healable says that nothing was found but what Up may put right. The rest is
 // somebody's intention.
 func (f *Findings) healable() bool {
-	return len(f.Extra) == 0 && len(f.Foreign) == 0 && !f.NoLo && f.Name == ""
+	return len(f.Extra) == 0 && len(f.Peers) == 0 && len(f.Foreign) == 0 && !f.NoLo && f.Name == ""
 }
 
 // Error says all that was found, the interfaces that are too many first.
@@ -72,6 +73,10 @@ func (f *Findings) texts() []string {
 	var t []string
 	if len(f.Extra) > 0 {
 		t = append(t, "interfaces beside lo: "+join(f.Extra, Link.String))
+	}
+	if len(f.Peers) > 0 {
+		t = append(t, "it has been connected to another namespace, and could be again: known by number "+
+			join(f.Peers, func(id int32) string { return strconv.Itoa(int(id)) }))
 	}
 	if f.NoLo {
 		t = append(t, "there is no loopback interface")

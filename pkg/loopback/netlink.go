@@ -180,9 +180,11 @@ func nextMessage(b []byte) (m message, rest []byte, err error) {
 		return m, nil, errMalformed
 	}
 	m = message{native.Uint16(b[4:]), native.Uint16(b[6:]), native.Uint32(b[8:]), b[unix.NLMSG_HDRLEN:length]}
-	aligned := min((length+unix.NLMSG_ALIGNTO-1)&^(unix.NLMSG_ALIGNTO-1), len(b))
-	return m, b[aligned:], nil
+	return m, b[min(align(length), len(b)):], nil
 }
+
+// align rounds up to where the next message or attribute starts.
+func align(length int) int { return (length + unix.NLMSG_ALIGNTO - 1) &^ (unix.NLMSG_ALIGNTO - 1) }
 
 // errno is the result that an NLMSG_ERROR or NLMSG_DONE carries: 0 or a
 // negative errno. A DONE without one ended well.

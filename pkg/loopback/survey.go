@@ -12,6 +12,12 @@ import (
 // Survey is what a network namespace held when somebody looked.
 type Survey struct {
 	Links []Link // every interface, in the kernel's order
+
+	// Peers are the numbers by which this namespace knows others (ip netns
+	// list-id). It got them with an interface that led there, and keeps them
+	// when the interface is gone; with CAP_NET_ADMIN they are enough to make
+	// another one (IFLA_TARGET_NETNSID, net/core/rtnetlink.c). A new namespace has none.
+	Peers []int32
 }
 
 // Link is a network interface.
@@ -127,6 +133,19 @@ func (c *conn) survey() (*Survey, error) {
 	if err != nil {
 		return nil, err
 	}
+
+	peers := nl.NewNetlinkRequest(unix.RTM_GETNSID, 0)
+	peers.AddRawData(make([]byte, align(unix.SizeofRtGenmsg)))
+	err = c.dump("list known namespaces", peers, unix.RTM_NEWNSID,
+		func() { s.Peers = nil },
+		func(b []byte) error {
+			id, err := parsePeer(b)
+			s.Peers = append(s.Peers, id)
+			return err
+		})
+	if err != nil {
+		return nil, err
+	}
 	return &s, nil
 }
 
@@ -142,29 +161,25 @@ func parseLink(b []byte) (Link, error) {
 		Up:       info.Flags&unix.IFF_UP != 0,
 		Loopback: info.Flags&unix.IFF_LOOPBACK != 0,
 	}
-	attrs, err := nl.ParseRouteAttr(b[unix.SizeofIfInfomsg:])
-	if err != nil {
-		return Link{}, errMalformed
-	}
-	for _, a := range attrs {
-		switch a.Attr.Type &^ unix.NLA_F_NESTED {
+	err := attributes(b[unix.SizeofIfInfomsg:], func(typ uint16, value []byte) {
+		switch typ {
 		case unix.IFLA_IFNAME:
-			l.Name = unix.ByteSliceToString(a.Value)
+			l.Name = unix.ByteSliceToString(value)
 		case unix.IFLA_ADDRESS:
-			l.MAC = append(net.HardwareAddr(nil), a.Value...)
+			l.MAC = append(net.HardwareAddr(nil), value...)
 		case unix.IFLA_MTU:
-			if len(a.Value) >= 4 {
-				l.MTU = int(binary.NativeEndian.Uint32(a.Value))
+			if len(value) >= 4 {
+				l.MTU = int(binary.NativeEndian.Uint32(value))
 			}
 		case unix.IFLA_LINKINFO:
-			if kind := nested(a.Value, unix.IFLA_INFO_KIND); len(kind) > 0 {
+			if kind := nested(value, unix.IFLA_INFO_KIND); len(kind) > 0 {
 				l.Kind = unix.ByteSliceToString(kind)
 			}
 		case unix.IFLA_AF_SPEC:
-			l.IPv6 = hasIPv6(nested(a.Value, unix.AF_INET6))
+			l.IPv6 = hasIPv6(nested(value, unix.AF_INET6))
 		}
-	}
-	return l, nil
+	})
+	return l, err
 }
 
 // hasIPv6 reads IPv6's part of IFLA_AF_SPEC, which is missing where the kernel
@@ -180,15 +195,25 @@ func hasIPv6(spec []byte) bool {
 }
 
 // nested returns the value of the attribute of type typ in b, or nil.
-func nested(b []byte, typ uint16) []byte {
-	attrs, err := nl.ParseRouteAttr(b)
-	if err != nil {
-		return nil
-	}
-	for _, a := range attrs {
-		if a.Attr.Type&^unix.NLA_F_NESTED == typ {
-			return a.Value
+func nested(b []byte, typ uint16) (found []byte) {
+	attributes(b, func(t uint16, value []byte) {
+		if t == typ {
+			found = value
 		}
+	})
+	return found
+}
+
+// attributes calls visit with each attribute in b (netlink(7), struct nlattr).
+// It is our own because nl.ParseRouteAttr panics on one that is cut off.
+func attributes(b []byte, visit func(typ uint16, value []byte)) error {
+	for len(b) >= unix.SizeofNlAttr {
+		length := int(binary.NativeEndian.Uint16(b))
+		if length < unix.SizeofNlAttr || length > len(b) {
+			return errMalformed
+		}
+		visit(binary.NativeEndian.Uint16(b[2:])&^(unix.NLA_F_NESTED|unix.NLA_F_NET_BYTEORDER), b[unix.SizeofNlAttr:length])
+		b = b[min(align(length), len(b)):]
 	}
 	return nil
 }
@@ -200,23 +225,41 @@ func parseAddr(b []byte) (index int, prefix netip.Prefix, err error) {
 		return 0, prefix, errMalformed
 	}
 	msg := nl.DeserializeIfAddrmsg(b)
-	attrs, err := nl.ParseRouteAttr(b[unix.SizeofIfAddrmsg:])
-	if err != nil {
-		return 0, prefix, errMalformed
-	}
 	if msg.Family != unix.AF_INET && msg.Family != unix.AF_INET6 {
 		return int(msg.Index), prefix, nil
 	}
 	// IFA_LOCAL is the interface's own address; IFA_ADDRESS is the peer's on a
 	// point-to-point link and stands alone for plain IPv6.
-	for _, a := range attrs {
-		if a.Attr.Type == unix.IFA_LOCAL || a.Attr.Type == unix.IFA_ADDRESS && !prefix.IsValid() {
-			ip, ok := netip.AddrFromSlice(a.Value)
-			if !ok {
-				return 0, prefix, errMalformed
-			}
-			prefix = netip.PrefixFrom(ip, int(msg.Prefixlen))
+	var local, address []byte
+	if err := attributes(b[unix.SizeofIfAddrmsg:], func(typ uint16, value []byte) {
+		switch typ {
+		case unix.IFA_LOCAL:
+			local = value
+		case unix.IFA_ADDRESS:
+			address = value
 		}
+	}); err != nil {
+		return 0, prefix, err
 	}
-	return int(msg.Index), prefix, nil
+	if local == nil {
+		local = address
+	}
+	ip, ok := netip.AddrFromSlice(local)
+	if !ok {
+		return 0, prefix, errMalformed
+	}
+	return int(msg.Index), netip.PrefixFrom(ip, int(msg.Prefixlen)), nil
+}
+
+// parsePeer reads an RTM_NEWNSID message (net/core/net_namespace.c,
+// rtnl_net_fill): the number by which the namespace knows another one.
+func parsePeer(b []byte) (id int32, err error) {
+	if len(b) < unix.SizeofRtGenmsg {
+		return 0, errMalformed
+	}
+	value := nested(b[align(unix.SizeofRtGenmsg):], unix.NETNSA_NSID)
+	if len(value) < 4 {
+		return 0, errMalformed
+	}
+	return int32(binary.NativeEndian.Uint32(value)), nil
 }

@@ -51,11 +51,16 @@ func run(p process) int {
 	if err != nil {
 		answer, status = errorDocument(c.cniVersion, err), 1
 	}
-	if _, err := p.stdout.Write(answer); err != nil {
-		fmt.Fprintf(p.stderr, "cni-none: write to stdout: %v\n", err)
-		return 1
+	n, err := p.stdout.Write(answer)
+	if err == nil {
+		return status
 	}
-	return status
+	failed := types.NewError(types.ErrIOFailure, "write to stdout: "+err.Error(), "")
+	fmt.Fprintf(p.stderr, "cni-none: %s\n", failed.Msg)
+	if n == 0 { // else it would be a second document
+		p.stdout.Write(errorDocument(c.cniVersion, failed))
+	}
+	return 1
 }
 
 // serve returns what goes to stdout. A panic is a bug of ours, but the runtime

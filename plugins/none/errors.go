@@ -15,7 +15,7 @@ import (
 
 // Codes of our own start at 100 (SPEC.md, "Error").
 const (
-	errNotExclusive uint = 100 // other interfaces in an exclusive namespace
+	errNotExclusive uint = 100 // other interfaces, or what is left of them, in an exclusive namespace
 	errLoopback     uint = 101 // loopback is not as it should be
 	errKernel       uint = 102 // the kernel refused an operation
 )
@@ -50,6 +50,8 @@ func toError(err error) *types.Error {
 		return types.NewError(types.ErrTryAgainLater, err.Error(), "try again")
 	case errors.As(err, &found) && len(found.Extra) > 0:
 		return types.NewError(errNotExclusive, found.Error(), "this network is exclusive: attach no other network to the container, or set \"exclusive\": false")
+	case errors.As(err, &found) && len(found.Peers) > 0:
+		return types.NewError(errNotExclusive, found.Error(), "this network is exclusive: give the container a new network namespace, or set \"exclusive\": false")
 	case errors.As(err, &found):
 		return types.NewError(errLoopback, found.Error(), "ADD restores what is missing; whatever changed lo should not")
 	case errors.As(err, &refused):

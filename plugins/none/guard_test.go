@@ -28,11 +28,12 @@ const asNode = "NONE_TEST_AS_NODE"
 // which shows that the test would notice.
 func TestGuard(t *testing.T) {
 	nstest.New(t) // needs root, as this does
-	upstream := filepath.Join(t.TempDir(), "loopback")
-	build := exec.Command("go", "build", "-o", upstream, "github.com/containernetworking/plugins/plugins/main/loopback")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
-	if out, err := build.CombinedOutput(); err != nil {
+	if out, err := exec.Command("../../test/tools/build.sh", "cniplugins").CombinedOutput(); err != nil {
 		t.Fatalf("build upstream's loopback: %v\n%s", err, out)
+	}
+	upstream, err := filepath.Abs("../../bin/cniplugins/loopback")
+	if err != nil {
+		t.Fatal(err)
 	}
 	node := exec.Command(os.Args[0], t.TempDir(), upstream)
 	node.Env = append(os.Environ(), asNode+"=1")

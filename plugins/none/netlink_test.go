@@ -1,10 +1,14 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"testing"
 
 	"github.com/vishvananda/netlink"
+
+	"github.com/cni-none/cni-none/internal/nstest"
 )
 
 // netlinkCommand changes the namespace of the calling thread:
@@ -45,6 +49,21 @@ func netlinkCommand(args []string) error {
 	default:
 		return fmt.Errorf("nl %s: unknown", what)
 	}
+}
+
+// connectOnce leaves a namespace knowing another one that lives on.
+func connectOnce(t *testing.T, netns string) error {
+	other, err := os.Open(nstest.New(t).Path)
+	if err != nil {
+		return err
+	}
+	defer other.Close()
+	return nstest.At(t, netns).Try(func() error {
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name = "eth0"
+		veth := &netlink.Veth{LinkAttrs: attrs, PeerName: "peer", PeerNamespace: netlink.NsFd(other.Fd())}
+		return errors.Join(netlink.LinkAdd(veth), setLink("eth0", netlink.LinkDel))
+	})
 }
 
 func setLink(name string, change func(netlink.Link) error) error {

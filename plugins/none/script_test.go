@@ -32,7 +32,16 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	os.Exit(m.Run())
+	os.Exit(runTests(m))
+}
+
+func runTests(m *testing.M) int {
+	// A process that is built for coverage complains without it.
+	if dir, err := os.MkdirTemp("", "cover"); err == nil {
+		defer os.RemoveAll(dir)
+		os.Setenv("GOCOVERDIR", dir)
+	}
+	return m.Run()
 }
 
 // caller runs the plugin once and returns its exit status.
@@ -47,7 +56,7 @@ func inProcess(env map[string]string, stdin io.Reader, stdout, stderr io.Writer)
 func asProcess(env map[string]string, stdin io.Reader, stdout, stderr io.Writer) int {
 	cmd := exec.Command(os.Args[0])
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, stdout, stderr
-	cmd.Env = []string{asPlugin + "=1"}
+	cmd.Env = []string{asPlugin + "=1", "GOCOVERDIR=" + os.Getenv("GOCOVERDIR")}
 	for key, value := range env {
 		cmd.Env = append(cmd.Env, key+"="+value)
 	}
@@ -70,6 +79,7 @@ func asProcess(env map[string]string, stdin io.Reader, stdout, stderr io.Writer)
 //	[!] none CMD FILE [K=V...] call the plugin with FILE on stdin; with !, it must
 //	                           exit 1 with exactly one error document
 //	lo up|down ADDR...         lo in $NETNS must be in that state
+//	peer                       connect $NETNS to another namespace, and take the veth away again
 //	nl ...                     change $NETNS, see netlinkCommand
 func TestScripts(t *testing.T) {
 	for name, call := range map[string]caller{"in process": inProcess, "as process": asProcess} {
@@ -79,6 +89,7 @@ func TestScripts(t *testing.T) {
 				RequireExplicitExec: true,
 				RequireUniqueNames:  true,
 				Cmds: map[string]func(*testscript.TestScript, bool, []string){
+					"peer": func(ts *testscript.TestScript, neg bool, args []string) { ts.Check(connectOnce(t, ts.Getenv("NETNS"))) },
 					"netns": func(ts *testscript.TestScript, neg bool, args []string) {
 						ts.Setenv("NETNS", nstest.New(t).Path)
 					},

@@ -1,0 +1,341 @@
+package loopback
+
+import (
+	"errors"
+	"io/fs"
+	"net/netip"
+	"os"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/cni-none/cni-none/internal/nstest"
+)
+
+func open1(t *testing.T, ns *nstest.NS) *Netns {
+	t.Helper()
+	n, err := Open(ns.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { n.Close() })
+	return n
+}
+
+func TestUp(t *testing.T) {
+	n := open1(t, nstest.New(t))
+	before, err := n.Survey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f := before.Findings(true); f == nil || !f.Down || len(f.Missing) != 2 || len(f.Extra) != 0 {
+		t.Errorf("a new namespace: %v", f)
+	}
+	s, err := n.Up(true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Link{Index: 1, Name: "lo", Kind: "loopback", Up: true, Loopback: true, IPv6: true, MTU: 65536, MAC: make([]byte, 6), Addrs: []netip.Prefix{lo4, lo6}}
+	got := *s.Lo()
+	if len(s.Links) != 1 || got.String() != "lo (loopback)" || !slices.Equal(got.Addrs, want.Addrs) || !slices.Equal(got.MAC, want.MAC) ||
+		got.Index != want.Index || got.MTU != want.MTU || !got.Up || !got.IPv6 {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	if f := s.Findings(true); f != nil {
+		t.Error(f)
+	}
+}
+
+// TestUpHeals: what is missing comes back, and nothing is done twice.
+func TestUpHeals(t *testing.T) {
+	for name, damage := range map[string]func(lo netlink.Link) error{
+		"nothing": func(netlink.Link) error { return nil },
+		"down":    netlink.LinkSetDown,
+		"no IPv4": func(lo netlink.Link) error { return netlink.AddrDel(lo, mustAddr("127.0.0.1/8")) },
+		"no IPv6": func(lo netlink.Link) error { return netlink.AddrDel(lo, mustAddr("::1/128")) },
+		"down, and no IPv4": func(lo netlink.Link) error {
+			return errors.Join(netlink.LinkSetDown(lo), netlink.AddrDel(lo, mustAddr("127.0.0.1/8")))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ns := nstest.New(t)
+			n := open1(t, ns)
+			if _, err := n.Up(true); err != nil {
+				t.Fatal(err)
+			}
+			ns.Do(func() error {
+				lo, err := netlink.LinkByName("lo")
+				return errors.Join(err, damage(lo))
+			})
+			s, err := n.Up(true)
+			if err != nil {
+				t.Fatal(err)
+			}
+			addrs := slices.Clone(s.Lo().Addrs)
+			slices.SortFunc(addrs, netip.Prefix.Compare)
+			if !s.Lo().Up || !slices.Equal(addrs, []netip.Prefix{lo4, lo6}) {
+				t.Errorf("%+v", s.Lo())
+			}
+		})
+	}
+}
+
+func mustAddr(s string) *netlink.Addr {
+	a, err := netlink.ParseAddr(s)
+	if err != nil {
+		panic(err)
+	}
+	return a
+}
+
+// TestUpRefusesBeforeItTouches: an exclusive namespace with something in it
+// keeps lo as it was.
+func TestUpRefusesBeforeItTouches(t *testing.T) {
+	ns := nstest.New(t)
+	ns.Do(func() error { return netlink.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "br0"}}) })
+	n := open1(t, ns)
+	_, err := n.Up(true)
+	var f *Findings
+	if !errors.As(err, &f) || len(f.Extra) != 1 || f.Extra[0].Name != "br0" || f.Extra[0].Kind != "bridge" {
+		t.Fatalf("%v", err)
+	}
+	if s, err := n.Survey(); err != nil || s.Lo().Up {
+		t.Errorf("lo was touched: %v", err)
+	}
+	if _, err := n.Up(false); err != nil {
+		t.Errorf("not exclusive: %v", err)
+	}
+}
+
+// TestUpGivesUp: it does not fight for ever with somebody who takes lo down.
+func TestUpGivesUp(t *testing.T) {
+	ns := nstest.New(t)
+	n := open1(t, ns)
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		ns.Try(func() error {
+			lo, err := netlink.LinkByName("lo")
+			for err == nil {
+				select {
+				case <-stop:
+					return nil
+				default:
+					err = netlink.LinkSetDown(lo)
+				}
+			}
+			return err
+		})
+	})
+	defer wg.Wait()
+	defer close(stop)
+	for range 200 {
+		_, err := n.Up(true)
+		if errors.Is(err, ErrChanging) {
+			return
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Log("the other was never faster: nothing to see on this machine")
+}
+
+func TestOpenRefuses(t *testing.T) {
+	dir := t.TempDir()
+	fifo := dir + "/fifo"
+	if err := unix.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	loop := dir + "/loop"
+	if err := os.Symlink(loop, loop); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]error{
+		"/proc/self/ns/net":              ErrHost,
+		"/proc/thread-self/ns/net":       ErrHost,
+		"/proc/self/ns/uts":              ErrNotNetns,
+		"/proc/self/ns/user":             ErrNotNetns,
+		fifo:                             ErrNotNetns,
+		dir:                              ErrNotNetns,
+		"/dev/null":                      ErrNotNetns,
+		"/proc/self/status":              ErrNotNetns,
+		dir + "/missing":                 ErrNotExist,
+		fifo + "/below":                  ErrNotExist,
+		"/proc/4194304/ns/net":           ErrNotExist,
+		strings.Repeat("x", 300):         ErrNotExist,
+		"/" + strings.Repeat("x/", 3000): ErrNotExist,
+		loop:                             unix.ELOOP,
+	} {
+		n, err := Open(path)
+		if !errors.Is(err, want) {
+			t.Errorf("Open(%s): %v, want %v", path, err, want)
+		}
+		if err == nil {
+			n.Close()
+		}
+	}
+}
+
+// TestOpenRefusesTheMainThreadsNamespace: a goroutine that has gone elsewhere
+// still may not touch the namespace that the process lives in.
+func TestOpenRefusesTheMainThreadsNamespace(t *testing.T) {
+	ns := nstest.New(t)
+	home, err := os.Open("/proc/self/ns/net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer home.Close()
+	ns.Do(func() error {
+		if unix.Gettid() == unix.Getpid() {
+			return nil // the main thread is elsewhere then, and both are one
+		}
+		if _, err := Open("/proc/self/fd/" + strconv.Itoa(int(home.Fd()))); !errors.Is(err, ErrHost) {
+			t.Errorf("the main thread's: %v", err)
+		}
+		if _, err := Open(ns.Path); !errors.Is(err, ErrHost) {
+			t.Errorf("this thread's: %v", err)
+		}
+		return nil
+	})
+}
+
+// TestInspect looks at namespaces that Open would refuse.
+func TestInspect(t *testing.T) {
+	nstest.New(t) // needs root
+	byPath, err := Inspect("/proc/self/ns/net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	self, err := InspectSelf()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(byPath.Links) != len(self.Links) || byPath.Lo() == nil {
+		t.Errorf("%v, %v", byPath.Links, self.Links)
+	}
+	if _, err := Inspect("/nowhere"); !errors.Is(err, ErrNotExist) {
+		t.Error(err)
+	}
+}
+
+// TestCallerStays: the calling goroutine's namespace is the same after all of it,
+// and no thread is left in another.
+func TestCallerStays(t *testing.T) {
+	n := open1(t, nstest.New(t))
+	home, err := os.Readlink("/proc/self/ns/net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	for range 16 {
+		wg.Go(func() {
+			if _, err := n.Up(true); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	threads, err := os.ReadDir("/proc/self/task")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, thread := range threads {
+		ns, err := os.Readlink("/proc/self/task/" + thread.Name() + "/ns/net")
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // it has ended
+		}
+		if err != nil || ns != home {
+			t.Errorf("thread %s is in %s, not %s: %v", thread.Name(), ns, home, err)
+		}
+	}
+}
+
+// TestKernelRefuses: the kernel's refusals come out as what they are.
+func TestKernelRefuses(t *testing.T) {
+	ns := nstest.New(t)
+	gone := &Netns{path: ns.Path, fd: -1}
+	_, err := gone.Survey()
+	var op *OpError
+	if !errors.As(err, &op) || op.Op != "setns" || op.Path != ns.Path || !errors.Is(err, syscall.EBADF) {
+		t.Errorf("%v", err)
+	}
+	if _, err := gone.Up(true); !errors.Is(err, syscall.EBADF) {
+		t.Error(err)
+	}
+	if err := gone.guard(); !errors.Is(err, syscall.EBADF) {
+		t.Error(err)
+	}
+	c, err := open1(t, ns).dial()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.setUp(7); !errors.Is(err, syscall.ENODEV) || !strings.Contains(err.Error(), "bring lo up ("+ns.Path+"): no such device (ENODEV)") {
+		t.Error(err)
+	}
+	if err := c.heal(7, &Findings{Missing: []netip.Prefix{lo4}}); !errors.Is(err, syscall.ENODEV) {
+		t.Error(err)
+	}
+	c.close()
+	if _, err := c.survey(); !errors.Is(err, syscall.EBADF) {
+		t.Error(err)
+	}
+}
+
+// TestAvailable: a thread without a capability is told which, and may still look
+// at its own namespace.
+func TestAvailable(t *testing.T) {
+	nstest.New(t) // needs root
+	if err := Available(); err != nil {
+		t.Error(err)
+	}
+	for _, c := range []struct {
+		bit  int
+		name string
+	}{{unix.CAP_SYS_ADMIN, "CAP_SYS_ADMIN"}, {unix.CAP_NET_ADMIN, "CAP_NET_ADMIN"}} {
+		without(t, c.bit, func() {
+			if err := Available(); !errors.Is(err, unix.EPERM) || !strings.Contains(err.Error(), c.name+" is missing") {
+				t.Errorf("without %s: %v", c.name, err)
+			}
+			if _, err := InspectSelf(); err != nil {
+				t.Errorf("without %s: %v", c.name, err)
+			}
+		})
+	}
+}
+
+// without runs fn on a thread whose effective capabilities lack one.
+func without(t *testing.T, bit int, fn func()) {
+	t.Helper()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread()
+		header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+		var had, has [2]unix.CapUserData
+		if err := unix.Capget(&header, &had[0]); err != nil {
+			t.Error(err)
+			return
+		}
+		has = had
+		has[bit/32].Effective &^= 1 << (bit % 32)
+		if err := unix.Capset(&header, &has[0]); err != nil {
+			t.Error(err)
+			return
+		}
+		fn()
+		if err := unix.Capset(&header, &had[0]); err != nil {
+			t.Error(err)
+			return // the thread ends with the goroutine
+		}
+		runtime.UnlockOSThread()
+	}()
+	<-done
+}

@@ -1,0 +1,328 @@
+package loopback
+
+import (
+	"bytes"
+	"encoding/hex"
+	"errors"
+	"flag"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"github.com/cni-none/cni-none/internal/nstest"
+)
+
+var update = flag.Bool("update", false, "record testdata/links.txt anew")
+
+// linkMessage builds an RTM_NEWLINK message as the kernel would send it.
+func linkMessage(index int, name, kind string, flags uint32) []byte {
+	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	msg.Index, msg.Flags, msg.Type = int32(index), flags, unix.ARPHRD_ETHER
+	b := msg.Serialize()
+	b = append(b, nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)).Serialize()...)
+	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
+	info.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated(kind))
+	return append(b, info.Serialize()...)
+}
+
+// TestFallbackTunnels holds every device that the kernel may put into a new
+// namespace against one that only looks like it.
+func TestFallbackTunnels(t *testing.T) {
+	const lo = "lo (loopback)"
+	for _, c := range []struct {
+		name, kind string
+		flags      uint32
+		addrs      int
+		leak       bool
+	}{
+		{"tunl0", "ipip", 0, 0, false},
+		{"gre0", "gre", 0, 0, false},
+		{"gretap0", "gretap", 0, 0, false},
+		{"erspan0", "erspan", 0, 0, false},
+		{"ip_vti0", "vti", 0, 0, false},
+		{"sit0", "sit", 0, 0, false},
+		{"ip6tnl0", "ip6tnl", 0, 0, false},
+		{"ip6gre0", "ip6gre", 0, 0, false},
+		{"ip6_vti0", "vti6", 0, 0, false},
+		{"sit0", "sit", unix.IFF_UP, 0, true},
+		{"sit0", "sit", 0, 1, true},
+		{"sit1", "sit", 0, 0, true},
+		{"sit0", "veth", 0, 0, true},
+		{"tunl0", "sit", 0, 0, true},
+		{"eth0", "veth", 0, 0, true},
+		{"", "", 0, 0, true},
+		{"", "unheard-of", 0, 0, true},
+	} {
+		l, err := parseLink(linkMessage(2, c.name, c.kind, c.flags))
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.Addrs = make([]netip.Prefix, c.addrs)
+		s := Survey{Links: []Link{{Name: "lo", Kind: "loopback", Loopback: true, Up: true}, l}}
+		if others := s.Others(); len(others) == 1 != c.leak {
+			t.Errorf("%+v beside %s: %v", c, lo, others)
+		}
+	}
+}
+
+// recorded are links as a kernel described them: name, then the message in hex.
+// go test -run Recorded -update ./pkg/loopback records them on this machine.
+const recorded = "testdata/links.txt"
+
+func TestRecordedLinks(t *testing.T) {
+	if *update {
+		record(t)
+	}
+	b, err := os.ReadFile(recorded)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]string{
+		"lo": "loopback", "eth0": "veth", "br0": "bridge", "ifb7": "ifb", "tun0": "tun", "vx0": "vxlan", "mv0": "macvlan", "eth0p": "veth",
+	}
+	for line := range strings.Lines(string(b)) {
+		name, text, _ := strings.Cut(strings.TrimSpace(line), " ")
+		msg, err := hex.DecodeString(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, err := parseLink(msg)
+		if err != nil || l.Name != name || l.Kind != want[name] || l.Loopback != (name == "lo") || l.MTU == 0 || !l.IPv6 {
+			t.Errorf("%s: %+v, %v", name, l, err)
+		}
+		delete(want, name)
+		// Cut anywhere, it is an error or a link, and never a crash.
+		for i := range msg {
+			parseLink(msg[:i])
+		}
+	}
+	if len(want) > 0 {
+		t.Errorf("not recorded: %v", want)
+	}
+}
+
+func record(t *testing.T) {
+	ns := nstest.New(t)
+	var out bytes.Buffer
+	attrs := func(name string) netlink.LinkAttrs { return netlink.LinkAttrs{Name: name, TxQLen: -1} }
+	ns.Do(func() error {
+		err := errors.Join(
+			netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs("eth0"), PeerName: "eth0p"}),
+			netlink.LinkAdd(&netlink.Bridge{LinkAttrs: attrs("br0")}),
+			netlink.LinkAdd(&netlink.Ifb{LinkAttrs: attrs("ifb7")}),
+			netlink.LinkAdd(&netlink.Tuntap{LinkAttrs: attrs("tun0"), Mode: netlink.TUNTAP_MODE_TUN}),
+			netlink.LinkAdd(&netlink.Vxlan{LinkAttrs: attrs("vx0"), VxlanId: 7, Port: 4789}))
+		if err != nil {
+			return err
+		}
+		below, err := netlink.LinkByName("eth0")
+		if err != nil {
+			return err
+		}
+		above := attrs("mv0")
+		above.ParentIndex = below.Attrs().Index
+		if err := netlink.LinkAdd(&netlink.Macvlan{LinkAttrs: above, Mode: netlink.MACVLAN_MODE_BRIDGE}); err != nil {
+			return err
+		}
+		c, err := dialHere("")
+		if err != nil {
+			return err
+		}
+		defer c.close()
+		req := nl.NewNetlinkRequest(unix.RTM_GETLINK, unix.NLM_F_DUMP)
+		req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
+		req.AddData(nl.NewRtAttr(unix.IFLA_EXT_MASK, nl.Uint32Attr(skipStats)))
+		return c.exchange(req, func(_ uint16, b []byte) error {
+			l, err := parseLink(b)
+			fmt.Fprintf(&out, "%s %x\n", l.Name, b)
+			return err
+		})
+	})
+	if err := os.WriteFile(recorded, out.Bytes(), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestParseLinkRefuses(t *testing.T) {
+	whole := linkMessage(1, "lo", "x", 0)
+	broken := slices.Clone(whole)
+	broken[unix.SizeofIfInfomsg] = 3 // an attribute shorter than its own header
+	for name, b := range map[string][]byte{"nothing": nil, "half a header": whole[:8], "a broken attribute": broken} {
+		if _, err := parseLink(b); !errors.Is(err, unix.EBADMSG) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	// What IPv6 has to say may be missing or cut: then there is none.
+	for _, spec := range [][]byte{nil, {1}, {3, 0, 0, 0}, nl.NewRtAttr(unix.IFLA_INET6_CONF, make([]byte, 8)).Serialize()} {
+		if hasIPv6(spec) {
+			t.Errorf("IPv6 in %x", spec)
+		}
+	}
+}
+
+func addrMessage(family uint8, bits uint8, attrs ...*nl.RtAttr) []byte {
+	msg := nl.NewIfAddrmsg(int(family))
+	msg.Prefixlen, msg.Index = bits, 5
+	b := msg.Serialize()
+	for _, a := range attrs {
+		b = append(b, a.Serialize()...)
+	}
+	return b
+}
+
+func TestParseAddr(t *testing.T) {
+	local := nl.NewRtAttr(unix.IFA_LOCAL, []byte{10, 0, 0, 1})
+	peer := nl.NewRtAttr(unix.IFA_ADDRESS, []byte{10, 0, 0, 2})
+	six := nl.NewRtAttr(unix.IFA_ADDRESS, netip.MustParseAddr("2001:db8::1").AsSlice())
+	for name, c := range map[string]struct {
+		msg  []byte
+		want string // empty for an error
+	}{
+		"peer first":       {addrMessage(unix.AF_INET, 32, peer, local), "10.0.0.1/32"},
+		"local first":      {addrMessage(unix.AF_INET, 32, local, peer), "10.0.0.1/32"},
+		"IPv6":             {addrMessage(unix.AF_INET6, 64, six), "2001:db8::1/64"},
+		"another family":   {addrMessage(unix.AF_PHONET, 0, local), "invalid Prefix"},
+		"nothing":          {nil, ""},
+		"odd length":       {addrMessage(unix.AF_INET, 8, nl.NewRtAttr(unix.IFA_LOCAL, []byte{10, 0, 0})), ""},
+		"broken attribute": {append(addrMessage(unix.AF_INET, 8), 3, 0, 1, 0), ""},
+	} {
+		index, p, err := parseAddr(c.msg)
+		if c.want == "" {
+			if !errors.Is(err, unix.EBADMSG) {
+				t.Errorf("%s: %v", name, err)
+			}
+			continue
+		}
+		if err != nil || index != 5 || p.String() != c.want {
+			t.Errorf("%s: %d %s %v", name, index, p, err)
+		}
+	}
+}
+
+// nlmsg is a netlink message with its header.
+func nlmsg(typ, flags uint16, seq uint32, payload ...byte) []byte {
+	req := nl.NetlinkRequest{NlMsghdr: unix.NlMsghdr{Type: typ, Flags: flags, Seq: seq}}
+	req.AddRawData(payload)
+	return req.Serialize()
+}
+
+func errnoPayload(e unix.Errno) []byte { return nl.Uint32Attr(uint32(-int32(e))) }
+
+func TestAnswer(t *testing.T) {
+	done := nlmsg(unix.NLMSG_DONE, 0, 7, 0, 0, 0, 0)
+	link := nlmsg(unix.RTM_NEWLINK, 0, 7, 1, 2, 3, 4)
+	for name, c := range map[string]struct {
+		datagrams [][]byte
+		visits    int
+		err       error
+	}{
+		"in one":                    {[][]byte{slices.Concat(link, link, done)}, 2, nil},
+		"in three":                  {[][]byte{link, link, done}, 2, nil},
+		"acknowledged":              {[][]byte{nlmsg(unix.NLMSG_ERROR, 0, 7, 0, 0, 0, 0)}, 0, nil},
+		"done without a status":     {[][]byte{nlmsg(unix.NLMSG_DONE, 0, 7)}, 0, nil},
+		"refused":                   {[][]byte{nlmsg(unix.NLMSG_ERROR, 0, 7, errnoPayload(unix.EPERM)...)}, 0, unix.EPERM},
+		"failed at the end":         {[][]byte{link, nlmsg(unix.NLMSG_DONE, 0, 7, errnoPayload(unix.ENOMEM)...)}, 1, unix.ENOMEM},
+		"interrupted":               {[][]byte{nlmsg(unix.RTM_NEWLINK, unix.NLM_F_DUMP_INTR, 7), done}, 1, errInterrupted},
+		"interrupted at the end":    {[][]byte{link, nlmsg(unix.NLMSG_DONE, unix.NLM_F_DUMP_INTR, 7, 0, 0, 0, 0)}, 1, errInterrupted},
+		"after another's":           {[][]byte{nlmsg(unix.NLMSG_DONE, 0, 6), nlmsg(unix.RTM_NEWLINK, 0, 6), done}, 0, nil},
+		"an error without a number": {[][]byte{nlmsg(unix.NLMSG_ERROR, 0, 7)}, 0, errMalformed},
+		"half a header":             {[][]byte{link[:8]}, 0, errMalformed},
+		"too long":                  {[][]byte{link[:18]}, 0, errMalformed},
+		"too short":                 {[][]byte{make([]byte, 16)}, 0, errMalformed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			visits := 0
+			a := answer{seq: 7, visit: func(uint16, []byte) error { visits++; return nil }}
+			for i, d := range c.datagrams {
+				last, err := a.take(d)
+				if i < len(c.datagrams)-1 {
+					if last || err != nil {
+						t.Fatalf("ended early: %v", err)
+					}
+					continue
+				}
+				if err != c.err && !errors.Is(err, c.err) || err == nil && !last {
+					t.Errorf("last: %v, %v, want %v", last, err, c.err)
+				}
+			}
+			if visits != c.visits {
+				t.Errorf("%d visits, want %d", visits, c.visits)
+			}
+		})
+	}
+	a := answer{seq: 7, visit: func(uint16, []byte) error { return unix.EIO }}
+	if _, err := a.take(link); err != unix.EIO {
+		t.Errorf("a visitor's error: %v", err)
+	}
+}
+
+func TestUntilConsistent(t *testing.T) {
+	calls := 0
+	err := untilConsistent("list", func() error {
+		if calls++; calls < 5 {
+			return errInterrupted
+		}
+		return nil
+	})
+	if err != nil || calls != 5 {
+		t.Errorf("%d calls: %v", calls, err)
+	}
+	calls = 0
+	if err := untilConsistent("list", func() error { calls++; return errInterrupted }); !errors.Is(err, ErrChanging) || calls != dumpTries {
+		t.Errorf("%d calls: %v", calls, err)
+	}
+}
+
+func TestFindings(t *testing.T) {
+	up := Link{Name: "lo", Kind: "loopback", Loopback: true, Up: true, IPv6: true, Addrs: []netip.Prefix{lo4, lo6}}
+	with := func(change func(*Link)) Survey {
+		lo := up
+		lo.Addrs = slices.Clone(up.Addrs)
+		change(&lo)
+		return Survey{Links: []Link{lo}}
+	}
+	for want, s := range map[string]Survey{
+		"":                               with(func(*Link) {}),
+		"lo is down":                     with(func(l *Link) { l.Up = false }),
+		"lo lacks ::1/128":               with(func(l *Link) { l.Addrs = l.Addrs[:1] }),
+		"lo lacks 127.0.0.1/8, ::1/128":  with(func(l *Link) { l.Addrs = nil }),
+		"lo lacks 127.0.0.1/8":           with(func(l *Link) { l.Addrs, l.IPv6 = nil, false }),
+		"there is no loopback interface": {},
+		`the loopback interface is called "a\x1bb", not lo`: with(func(l *Link) { l.Name = "a\x1bb" }),
+	} {
+		f := s.Findings(true)
+		if got := fmt.Sprint(f); f == nil && want != "" || f != nil && got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+	foreign := with(func(l *Link) {
+		l.Addrs = append(l.Addrs, netip.MustParsePrefix("192.0.2.1/32"), netip.MustParsePrefix("127.9.9.9/8"))
+	})
+	if f := foreign.Findings(true); f == nil || f.healable() || f.Error() != "lo has addresses that are not loopback addresses: 192.0.2.1/32" {
+		t.Error(f)
+	}
+	if f := foreign.Findings(false); f != nil {
+		t.Error(f)
+	}
+	if got := (Link{}).String(); got != `"" ("")` {
+		t.Error(got)
+	}
+}
+
+func TestOpErrorNamesTheErrno(t *testing.T) {
+	for want, err := range map[string]error{
+		"setns (/x): operation not permitted (EPERM)": &OpError{"setns", "/x", unix.EPERM},
+		"setns: bad file descriptor":                  &OpError{"setns", "", unix.EBADF},
+	} {
+		if err.Error() != want {
+			t.Errorf("%q, want %q", err, want)
+		}
+	}
+}

@@ -1,0 +1,20 @@
+module github.com/cni-none/cni-none/test/cnitool
+
+go 1.26.0
+
+require (
+	github.com/containernetworking/cni v1.3.1 // indirect
+	github.com/inconshreveable/mousetrap v1.1.0 // indirect
+	github.com/spf13/cobra v1.9.1 // indirect
+	github.com/spf13/pflag v1.0.6 // indirect
+	github.com/vishvananda/netns v0.0.5 // indirect
+	go.opentelemetry.io/otel v1.29.0 // indirect
+	go.opentelemetry.io/otel/trace v1.29.0 // indirect
+	golang.org/x/net v0.43.0 // indirect
+	golang.org/x/sys v0.49.0 // indirect
+	golang.org/x/tools v0.36.0 // indirect
+)
+
+replace github.com/cni-none/cni-none => ../..
+
+tool github.com/containernetworking/cni/cnitool
