@@ -206,6 +206,18 @@ func TestParseAddr(t *testing.T) {
 	}
 }
 
+func TestParsePeer(t *testing.T) {
+	whole := append(make([]byte, 4), nl.NewRtAttr(unix.NETNSA_NSID, nl.Uint32Attr(7)).Serialize()...)
+	if id, err := parsePeer(whole); id != 7 || err != nil {
+		t.Errorf("%d, %v", id, err)
+	}
+	for _, b := range [][]byte{nil, whole[:4], whole[:6], append(make([]byte, 4), nl.NewRtAttr(unix.NETNSA_NSID, []byte{7}).Serialize()...)} {
+		if _, err := parsePeer(b); !errors.Is(err, unix.EBADMSG) {
+			t.Errorf("%x: %v", b, err)
+		}
+	}
+}
+
 // nlmsg is a netlink message with its header.
 func nlmsg(typ, flags uint16, seq uint32, payload ...byte) []byte {
 	req := nl.NetlinkRequest{NlMsghdr: unix.NlMsghdr{Type: typ, Flags: flags, Seq: seq}}
@@ -301,6 +313,13 @@ func TestFindings(t *testing.T) {
 		if got := fmt.Sprint(f); f == nil && want != "" || f != nil && got != want {
 			t.Errorf("%q, want %q", got, want)
 		}
+	}
+	known := Survey{Links: []Link{up}, Peers: []int32{0, 3}}
+	if f := known.Findings(true); f == nil || f.healable() || f.Error() != "it has been connected to another namespace, and could be again: known by number 0, 3" {
+		t.Error(f)
+	}
+	if f := known.Findings(false); f != nil {
+		t.Error(f)
 	}
 	foreign := with(func(l *Link) {
 		l.Addrs = append(l.Addrs, netip.MustParsePrefix("192.0.2.1/32"), netip.MustParsePrefix("127.9.9.9/8"))

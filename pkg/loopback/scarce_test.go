@@ -1,0 +1,134 @@
+package loopback
+
+import (
+	"errors"
+	"os"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cni-none/cni-none/internal/nstest"
+)
+
+// TestOutOfFiles takes the file descriptors away one by one: each step that
+// wants one says so, and leaves none open.
+func TestOutOfFiles(t *testing.T) {
+	ns := nstest.New(t)
+	var had unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &had); err != nil {
+		t.Fatal(err)
+	}
+	free, err := unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unix.Close(free)
+	refused := map[string]bool{}
+	for spare := range 5 {
+		limit := unix.Rlimit{Cur: uint64(free + spare), Max: had.Max}
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+			t.Fatal(err)
+		}
+		err := openAndUp(ns.Path)
+		_, selfErr := InspectSelf()
+		availableErr := Available()
+		if back := unix.Setrlimit(unix.RLIMIT_NOFILE, &had); back != nil {
+			t.Fatal(back)
+		}
+		if spare == 0 && (!errors.Is(selfErr, unix.EMFILE) || !errors.Is(availableErr, unix.EMFILE)) {
+			t.Errorf("with none: %v, %v", selfErr, availableErr)
+		}
+		var op *OpError
+		switch {
+		case err == nil && spare < 3:
+			t.Errorf("%d descriptors were enough", spare)
+		case err == nil:
+		case !errors.As(err, &op) || !errors.Is(err, unix.EMFILE):
+			t.Errorf("with %d: %v", spare, err)
+		default:
+			refused[op.Op] = true
+		}
+	}
+	for _, op := range []string{"open", "open a netlink socket"} {
+		if !refused[op] {
+			t.Errorf("%s was never refused: %v", op, refused)
+		}
+	}
+	again, err := unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(again)
+	if again > free {
+		t.Errorf("descriptor %d was free before, and now %d", free, again)
+	}
+}
+
+func openAndUp(path string) error {
+	n, err := Open(path)
+	if err != nil {
+		return err
+	}
+	defer n.Close()
+	_, err = n.Up(true)
+	return err
+}
+
+// TestDatagramTooLong: a datagram that does not fit is an error, not half a survey.
+func TestDatagramTooLong(t *testing.T) {
+	c, err := dialHere("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.close()
+	c.buf = c.buf[:100]
+	if _, err := c.survey(); !errors.Is(err, unix.EMSGSIZE) || !strings.Contains(err.Error(), "list interfaces: a netlink datagram of ") {
+		t.Error(err)
+	}
+}
+
+// TestForgedAnswer: only the kernel's answer counts (netlink(7): whoever has
+// CAP_NET_ADMIN may send to a port).
+func TestForgedAnswer(t *testing.T) {
+	nstest.New(t) // needs root
+	c, err := dialHere("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.close()
+	if err := unix.Bind(c.fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		t.Fatal(err)
+	}
+	name, err := unix.Getsockname(c.fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	forger, err := dialHere("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer forger.close()
+	forged := nlmsg(unix.NLMSG_ERROR, 0, 1, errnoPayload(unix.EPERM)...)
+	if err := unix.Sendto(forger.fd, forged, 0, name); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := c.survey(); err != nil || s.Lo() == nil {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestSetnsRefused: what the kernel says of the entry comes out.
+func TestSetnsRefused(t *testing.T) {
+	// A file that is no namespace at all stands for one that setns refuses.
+	null, err := os.Open("/dev/null")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	n := &Netns{path: "/x", fd: int(null.Fd())}
+	var op *OpError
+	if _, err := n.Survey(); !errors.As(err, &op) || op.Op != "setns" || !errors.Is(err, unix.EINVAL) {
+		t.Error(err)
+	}
+}
