@@ -93,29 +93,37 @@ func (s *Survey) Others() []Link {
 	return others
 }
 
+func (c *conn) survey() (*Survey, error) {
+	var s Survey
+	for _, list := range []func(*Survey) error{c.listLinks, c.listAddrs, c.listPeers} {
+		if err := list(&s); err != nil {
+			return nil, err
+		}
+	}
+	return &s, nil
+}
+
 // skipStats spares the kernel the counters: RTEXT_FILTER_SKIP_STATS
 // (include/uapi/linux/rtnetlink.h).
 const skipStats = 1 << 3
 
-func (c *conn) survey() (*Survey, error) {
-	var s Survey
-	links := nl.NewNetlinkRequest(unix.RTM_GETLINK, 0)
-	links.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
-	links.AddData(nl.NewRtAttr(unix.IFLA_EXT_MASK, nl.Uint32Attr(skipStats)))
-	err := c.dump("list interfaces", links, unix.RTM_NEWLINK,
+func (c *conn) listLinks(s *Survey) error {
+	req := nl.NewNetlinkRequest(unix.RTM_GETLINK, 0)
+	req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
+	req.AddData(nl.NewRtAttr(unix.IFLA_EXT_MASK, nl.Uint32Attr(skipStats)))
+	return c.dump("list interfaces", req, unix.RTM_NEWLINK,
 		func() { s.Links = nil },
 		func(b []byte) error {
 			l, err := parseLink(b)
 			s.Links = append(s.Links, l)
 			return err
 		})
-	if err != nil {
-		return nil, err
-	}
+}
 
-	addrs := nl.NewNetlinkRequest(unix.RTM_GETADDR, 0)
-	addrs.AddData(nl.NewIfAddrmsg(unix.AF_UNSPEC))
-	err = c.dump("list addresses", addrs, unix.RTM_NEWADDR,
+func (c *conn) listAddrs(s *Survey) error {
+	req := nl.NewNetlinkRequest(unix.RTM_GETADDR, 0)
+	req.AddData(nl.NewIfAddrmsg(unix.AF_UNSPEC))
+	return c.dump("list addresses", req, unix.RTM_NEWADDR,
 		func() {
 			for i := range s.Links {
 				s.Links[i].Addrs = nil
@@ -130,23 +138,18 @@ func (c *conn) survey() (*Survey, error) {
 			}
 			return err
 		})
-	if err != nil {
-		return nil, err
-	}
+}
 
-	peers := nl.NewNetlinkRequest(unix.RTM_GETNSID, 0)
-	peers.AddRawData(make([]byte, align(unix.SizeofRtGenmsg)))
-	err = c.dump("list known namespaces", peers, unix.RTM_NEWNSID,
+func (c *conn) listPeers(s *Survey) error {
+	req := nl.NewNetlinkRequest(unix.RTM_GETNSID, 0)
+	req.AddRawData(make([]byte, align(unix.SizeofRtGenmsg)))
+	return c.dump("list known namespaces", req, unix.RTM_NEWNSID,
 		func() { s.Peers = nil },
 		func(b []byte) error {
 			id, err := parsePeer(b)
 			s.Peers = append(s.Peers, id)
 			return err
 		})
-	if err != nil {
-		return nil, err
-	}
-	return &s, nil
 }
 
 // parseLink reads an RTM_NEWLINK message (rtnetlink(7), struct ifinfomsg).
