@@ -22,6 +22,13 @@ cross: ## build dist/none-linux-ARCH for every architecture that CNI releases fo
 install: build ## install it into $(PREFIX)/bin (PREFIX=/opt/cni; DESTDIR is respected)
 	install -D -m 755 $(BIN)/none $(DESTDIR)$(PREFIX)/bin/none
 
+bin/cnitool: test/cnitool/go.mod # pinned there, so that the plugin's own go.mod stays small
+	cd test/cnitool && CGO_ENABLED=0 GOFLAGS= go build -trimpath -o ../../bin/cnitool github.com/containernetworking/cni/cnitool
+
+.PHONY: demo
+demo: build bin/cnitool ## show, as root, what a container on the none network has (one minute the first time)
+	@cd test/cnitool && GOFLAGS= go run ./demo ../../bin ../../conf
+
 .PHONY: help
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
