@@ -29,6 +29,15 @@ bin/cnitool: test/cnitool/go.mod # pinned there, so that the plugin's own go.mod
 demo: build bin/cnitool ## show, as root, what a container on the none network has (one minute the first time)
 	@cd test/cnitool && GOFLAGS= go run ./demo ../../bin ../../conf
 
+.PHONY: test
+test: build bin/cnitool ## test all that needs only Go and root (in a user namespace without root)
+	@test/unit.sh
+
+.PHONY: fuzz
+fuzz: ## fuzz each target for FUZZTIME (10m)
+	@for target in FuzzConfig FuzzPrevResult; do \
+		GOFLAGS= go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(or $(FUZZTIME),10m) ./plugins/none || exit; done
+
 .PHONY: help
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

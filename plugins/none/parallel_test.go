@@ -2,9 +2,12 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/cni-none/cni-none/internal/nstest"
@@ -20,7 +23,7 @@ func TestParallel(t *testing.T) {
 			for i := range paths {
 				paths[i] = nstest.New(t).Path
 			}
-			files, mounts := countFiles(t), readFile(t, "/proc/self/mountinfo")
+			files := countFiles(t)
 			var wg sync.WaitGroup
 			for i := range callers {
 				wg.Go(func() {
@@ -43,8 +46,8 @@ func TestParallel(t *testing.T) {
 			if after := countFiles(t); after > files {
 				t.Errorf("%d open files, %d before", after, files)
 			}
-			if after := readFile(t, "/proc/self/mountinfo"); after != mounts {
-				t.Errorf("mounts changed:\n%s\n%s", mounts, after)
+			if left := children(t); left != "" {
+				t.Errorf("processes are left: %s", left)
 			}
 		})
 	}
@@ -59,11 +62,20 @@ func countFiles(t *testing.T) int {
 	return len(entries)
 }
 
-func readFile(t *testing.T, path string) string {
+// children lists the processes of all threads of this one.
+func children(t *testing.T) string {
 	t.Helper()
-	b, err := os.ReadFile(path)
+	lists, err := filepath.Glob("/proc/self/task/*/children")
 	if err != nil {
 		t.Fatal(err)
 	}
-	return string(b)
+	var all string
+	for _, list := range lists {
+		b, err := os.ReadFile(list)
+		if err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, syscall.ESRCH) {
+			t.Fatal(err)
+		}
+		all += string(b)
+	}
+	return all
 }
