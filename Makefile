@@ -33,6 +33,11 @@ demo: build bin/cnitool ## show, as root, what a container on the none network h
 test: build bin/cnitool ## test all that needs only Go and root (in a user namespace without root)
 	@test/unit.sh
 
+.PHONY: lint
+lint: ## run the linters of .golangci.yml (builds golangci-lint first: five minutes)
+	test/tools/build.sh golangci
+	bin/golangci/golangci-lint run ./...
+
 .PHONY: fuzz
 fuzz: ## fuzz each target for FUZZTIME (10m)
 	@for target in FuzzConfig FuzzPrevResult; do \

@@ -142,7 +142,7 @@ func open(path string, flags int) (int, error) {
 // retry repeats a system call that a signal interrupted (signal(7)).
 func retry(call func() error) error {
 	for {
-		if err := call(); err != unix.EINTR {
+		if err := call(); !errors.Is(err, unix.EINTR) {
 			return err
 		}
 	}

@@ -199,7 +199,8 @@ func hasIPv6(spec []byte) bool {
 
 // nested returns the value of the attribute of type typ in b, or nil.
 func nested(b []byte, typ uint16) (found []byte) {
-	attributes(b, func(t uint16, value []byte) {
+	// What is malformed behind the one that was looked for does not matter.
+	_ = attributes(b, func(t uint16, value []byte) {
 		if t == typ {
 			found = value
 		}

@@ -58,7 +58,7 @@ func run(p process) int {
 	failed := types.NewError(types.ErrIOFailure, "write to stdout: "+err.Error(), "")
 	fmt.Fprintf(p.stderr, "cni-none: %s\n", failed.Msg)
 	if n == 0 { // else it would be a second document
-		p.stdout.Write(errorDocument(c.cniVersion, failed))
+		_, _ = p.stdout.Write(errorDocument(c.cniVersion, failed))
 	}
 	return 1
 }

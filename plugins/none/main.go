@@ -18,6 +18,7 @@
 package main
 
 import (
+	"errors"
 	"io"
 	"os"
 
@@ -43,7 +44,7 @@ func (fd fdWriter) Write(b []byte) (int, error) {
 	written := 0
 	for written < len(b) {
 		n, err := unix.Write(int(fd), b[written:])
-		if err == unix.EINTR {
+		if errors.Is(err, unix.EINTR) {
 			continue
 		}
 		if err != nil {

@@ -49,7 +49,7 @@ func parseObject(data []byte) (object, error) {
 	if _, err := d.Token(); err != nil {
 		return nil, cut(err)
 	}
-	if _, err := d.Token(); err != io.EOF {
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
 		return nil, errors.New("something follows after the closing brace")
 	}
 	return o, nil
@@ -57,7 +57,7 @@ func parseObject(data []byte) (object, error) {
 
 // cut says what an end of file means in the middle of an object.
 func cut(err error) error {
-	if err == io.EOF || err == io.ErrUnexpectedEOF {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return errors.New("it is cut off")
 	}
 	return err
