@@ -81,27 +81,28 @@ func (n *NS) Try(fn func() error) error {
 // came from. To let the thread end instead would not do: the goroutine may have
 // been given the main thread, which never ends, and /proc/self would name the
 // wrong namespace from then on.
-func onThread(fn func() error) error {
-	done := make(chan error, 1)
+func onThread(fn func() error) (err error) {
+	done := make(chan struct{})
 	go func() {
-		// A fn that ends its goroutine (t.FailNow) would leave everybody waiting.
+		// Last of all, so that nothing of ours is open any more, and also when fn
+		// ends its goroutine (t.FailNow).
 		defer close(done)
 		runtime.LockOSThread()
-		home, err := os.Open("/proc/thread-self/ns/net")
-		if err != nil {
-			done <- err
+		home, openErr := os.Open("/proc/thread-self/ns/net")
+		if openErr != nil {
+			err = openErr
 			return
 		}
 		defer home.Close()
 		err = fn()
 		if back := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); back != nil {
-			done <- errors.Join(err, fmt.Errorf("return to the test's own namespace: %w", back))
+			err = errors.Join(err, fmt.Errorf("return to the test's own namespace: %w", back))
 			return
 		}
 		runtime.UnlockOSThread()
-		done <- err
 	}()
-	return <-done
+	<-done
+	return err
 }
 
 // At is a namespace that is there already.
