@@ -35,6 +35,7 @@ type process struct {
 
 // scan is what a walk through /proc found.
 type scan struct {
+	nsfs        [2]uint32 // the device number of the file system that all namespaces are in
 	namespaces  map[uint64]*namespace
 	inContainer map[string][]uint64 // container id, by cgroup: the namespaces of its processes
 	unreadable  []int               // processes that this one may not look at
@@ -61,22 +62,32 @@ func (w way) openNamespace() (f *os.File, inode uint64, err error) {
 		return nil, 0, err
 	}
 	defer unix.Close(fd)
-	self := fmt.Sprintf("/proc/self/fd/%d", fd)
-	var st unix.Statfs_t
-	if err := unix.Fstatfs(fd, &st); err != nil {
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(fd, &fs); err != nil {
 		return nil, 0, err
 	}
-	link, err := os.Readlink(self)
+	if fs.Type != unix.NSFS_MAGIC {
+		return nil, 0, fmt.Errorf("%s: %w", w.path, errNotNetns)
+	}
+	if f, err = os.Open(fmt.Sprintf("/proc/self/fd/%d", fd)); err != nil {
+		return nil, 0, err
+	}
+	var st unix.Stat_t
+	kind, err := unix.IoctlRetInt(int(f.Fd()), unix.NS_GET_NSTYPE)
+	if err == nil {
+		err = unix.Fstat(int(f.Fd()), &st)
+	}
+	if err == nil && kind != unix.CLONE_NEWNET {
+		err = fmt.Errorf("%s: %w", w.path, errNotNetns)
+	}
 	if err != nil {
+		f.Close()
 		return nil, 0, err
 	}
-	inode, ok := netInode(link)
-	if st.Type != unix.NSFS_MAGIC || !ok {
-		return nil, 0, fmt.Errorf("%s is not a network namespace", w.path)
-	}
-	f, err = os.Open(self)
-	return f, inode, err
+	return f, st.Ino, nil
 }
+
+var errNotNetns = errors.New("not a network namespace")
 
 func (w way) find() (int, error) {
 	if w.root == "" {
@@ -131,6 +142,11 @@ func scanMachine() (*scan, error) {
 		return nil, err
 	}
 	s := &scan{namespaces: map[uint64]*namespace{}, inContainer: map[string][]uint64{}}
+	var st unix.Statx_t
+	if err := unix.Statx(unix.AT_FDCWD, "/proc/self/ns/net", 0, unix.STATX_INO, &st); err != nil {
+		return nil, fmt.Errorf("stat /proc/self/ns/net: %w", err)
+	}
+	s.nsfs = [2]uint32{st.Dev_major, st.Dev_minor}
 	mountsSeen := map[string]bool{}
 	for _, name := range entries {
 		pid, err := strconv.Atoi(name)
@@ -231,11 +247,32 @@ func (s *scan) addFiles(dir string) {
 		if err != nil {
 			continue
 		}
-		if inode, ok := netInode(link); ok {
+		inode, ok := netInode(link)
+		if !ok && strings.HasPrefix(link, "/") {
+			inode, ok = s.mountedInode(path)
+		}
+		if ok {
 			ns := s.at(inode, way{path: path})
 			ns.files = append(ns.files, path)
 		}
 	}
+}
+
+// mountedInode is for a file that was opened by the path of a bind mount and is
+// called by it. Most files that have a path are no namespaces, and one may be on
+// a server that does not answer: the kernel is not to ask it (statx(2)).
+func (s *scan) mountedInode(path string) (uint64, bool) {
+	var st unix.Statx_t
+	err := unix.Statx(unix.AT_FDCWD, path, unix.AT_STATX_DONT_SYNC|unix.AT_NO_AUTOMOUNT, unix.STATX_INO, &st)
+	if err != nil || st.Dev_major != s.nsfs[0] || st.Dev_minor != s.nsfs[1] {
+		return 0, false
+	}
+	f, inode, err := way{path: path}.openNamespace()
+	if err != nil {
+		return 0, false
+	}
+	f.Close()
+	return inode, true
 }
 
 // addMounts notes the namespaces that are bind-mounted where this process sees
