@@ -273,7 +273,7 @@ func (r *records) annotate(s *scan) {
 		if a.pod != nil && pods[a.container] == nil {
 			pods[a.container] = a.pod
 		}
-		ns := s.namespaces[a.inode()]
+		ns := s.namespaces[a.find(s)]
 		if ns == nil || ns.host {
 			continue
 		}
@@ -297,27 +297,27 @@ func (r *records) annotate(s *scan) {
 	}
 }
 
-// inode returns the namespace that the attachment is about, or 0. The record
-// may be older than what is at its path now.
-func (a *attachment) inode() uint64 {
-	if a.netns == "" {
-		return 0
-	}
-	if pid, ok := pidOfPath(a.netns); ok {
-		// nerdctl names a container's process. If that is younger than the
-		// record, it is not the one that the record is about.
-		started, err := startedAt(pid)
-		if err != nil || started.After(a.written.Add(time.Second)) {
-			return 0
-		}
-	}
-	for _, w := range []way{{"", a.netns}, {"/proc/1/root", a.netns}} {
-		if f, inode, err := w.openNamespace(); err == nil {
-			f.Close()
+// find returns the number of the namespace that the attachment is about, or 0.
+// The record may be older than what is at its path now. Nothing is opened for it.
+func (a *attachment) find(s *scan) uint64 {
+	pid, ok := pidOfPath(a.netns)
+	if !ok {
+		if inode, ok := s.mountPoints[a.netns]; ok {
 			return inode
 		}
+		// containerd calls /run by its old name; mountinfo has the true one.
+		rest, _ := strings.CutPrefix(a.netns, "/var")
+		return s.mountPoints[rest]
 	}
-	return 0
+	// nerdctl names a container's process. If that is younger than the record,
+	// it is not the one that the record is about.
+	started, err := startedAt(pid)
+	if err != nil || started.After(a.written.Add(time.Second)) {
+		return 0
+	}
+	link, _ := os.Readlink(a.netns)
+	inode, _ := netInode(link)
+	return inode
 }
 
 // pidOfPath reads /proc/PID/ns/net and /proc/PID/task/TID/ns/net.

@@ -182,7 +182,7 @@ func (s *scan) inodes() []uint64 {
 // process's threads or a container's processes are in.
 func (s *scan) find(target string) ([]uint64, error) {
 	if strings.Contains(target, "/") {
-		w := way{path: target}
+		w := way{path: target, mount: true}
 		f, inode, err := w.openNamespace()
 		if err != nil {
 			return nil, err

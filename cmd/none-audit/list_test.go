@@ -289,3 +289,36 @@ func TestNsfsMount(t *testing.T) {
 		}
 	}
 }
+
+// While somebody looks at a namespace, its mount can still be taken away.
+func TestLookingDoesNotPinAMount(t *testing.T) {
+	ns := nstest.New(t)
+	n := inode(t, ns.Path)
+	s, err := scanMachine()
+	if err != nil {
+		t.Fatal(err)
+	}
+	control, err := os.Open(ns.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Unmount(ns.Path, 0); err != unix.EBUSY {
+		t.Fatalf("control: a file that is open over a mount: %v, want EBUSY", err)
+	}
+	control.Close()
+	f, err := s.namespaces[n].open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	var st unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &st); err != nil || st.Ino != n {
+		t.Errorf("opened %d, want %d, %v", st.Ino, n, err)
+	}
+	if err := unix.Unmount(ns.Path, 0); err != nil {
+		t.Error(err)
+	}
+	if err := unix.Mount("/proc/self/ns/uts", ns.Path, "", unix.MS_BIND, ""); err != nil { // for nstest's clean-up
+		t.Error(err)
+	}
+}

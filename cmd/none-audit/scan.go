@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -38,6 +39,7 @@ type scan struct {
 	nsfs        [2]uint32 // the device number of the file system that all namespaces are in
 	namespaces  map[uint64]*namespace
 	inContainer map[string][]uint64 // container id, by cgroup: the namespaces of its processes
+	mountPoints map[string]uint64   // bind mounts by the path that a runtime would call them
 	unreadable  []int               // processes that this one may not look at
 }
 
@@ -45,12 +47,13 @@ type scan struct {
 // Everything found under another process's root is somebody else's to move
 // about, so the way is checked again when it is walked.
 type way struct {
-	root string // "/proc/PID/root", or "" for a path of our own
-	path string
+	root  string // "/proc/PID/root", or "" for a path of our own
+	path  string
+	mount bool // it leads over a bind mount
 }
 
 const (
-	maxWays  = 4       // ways in to remember; processes end between the walk and the look
+	maxWays  = 4       // ways of each kind to remember; processes end between the walk and the look
 	maxState = 8 << 20 // no record or state file that belongs to a container is longer
 )
 
@@ -141,13 +144,15 @@ func scanMachine() (*scan, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &scan{namespaces: map[uint64]*namespace{}, inContainer: map[string][]uint64{}}
+	s := &scan{namespaces: map[uint64]*namespace{}, inContainer: map[string][]uint64{}, mountPoints: map[string]uint64{}}
 	var st unix.Statx_t
 	if err := unix.Statx(unix.AT_FDCWD, "/proc/self/ns/net", 0, unix.STATX_INO, &st); err != nil {
 		return nil, fmt.Errorf("stat /proc/self/ns/net: %w", err)
 	}
 	s.nsfs = [2]uint32{st.Dev_major, st.Dev_minor}
 	mountsSeen := map[string]bool{}
+	own, _ := os.Readlink("/proc/self/ns/mnt")
+	first, _ := os.Readlink("/proc/1/ns/mnt")
 	for _, name := range entries {
 		pid, err := strconv.Atoi(name)
 		if err != nil {
@@ -165,23 +170,32 @@ func scanMachine() (*scan, error) {
 		}
 		if mnt, err := os.Readlink(dir + "/ns/mnt"); err == nil && !mountsSeen[mnt] {
 			mountsSeen[mnt] = true
-			s.addMounts(dir)
+			s.addMounts(dir, mnt == own || mnt == first)
 		}
 	}
 	s.markHost()
 	return s, nil
 }
 
-func (s *scan) at(inode uint64, ways ...way) *namespace {
+// at returns the namespace with this number, and remembers a way to it.
+func (s *scan) at(inode uint64, w way) *namespace {
 	ns := s.namespaces[inode]
 	if ns == nil {
 		ns = &namespace{inode: inode}
 		s.namespaces[inode] = ns
 	}
-	for _, w := range ways {
-		if len(ns.ways) < maxWays {
-			ns.ways = append(ns.ways, w)
+	alike := 0
+	for _, other := range ns.ways {
+		if other.mount == w.mount {
+			alike++
 		}
+	}
+	switch {
+	case alike >= maxWays:
+	case w.mount:
+		ns.ways = append(ns.ways, w)
+	default: // before the mounts, see unpin
+		ns.ways = append([]way{w}, ns.ways...)
 	}
 	return ns
 }
@@ -277,8 +291,9 @@ func (s *scan) mountedInode(path string) (uint64, bool) {
 
 // addMounts notes the namespaces that are bind-mounted where this process sees
 // them. A mount namespace can be another than ours: a container's, a service's
-// with private mounts, or the one of rootless podman.
-func (s *scan) addMounts(dir string) {
+// with private mounts, or the one of rootless podman. Only in ours and process
+// 1's do paths mean what a runtime's records mean by them.
+func (s *scan) addMounts(dir string, seenByRuntimes bool) {
 	f, err := os.Open(dir + "/mountinfo")
 	if err != nil {
 		return
@@ -291,7 +306,10 @@ func (s *scan) addMounts(dir string) {
 		if !ok {
 			continue
 		}
-		ns := s.at(inode, way{dir + "/root", path})
+		if seenByRuntimes {
+			s.mountPoints[path] = inode
+		}
+		ns := s.at(inode, way{root: dir + "/root", path: path, mount: true})
 		if !slices.Contains(ns.mounts, path) {
 			ns.mounts = append(ns.mounts, path)
 		}
@@ -359,11 +377,46 @@ func (ns *namespace) open() (*os.File, error) {
 			}
 		case inode != ns.inode: // the process moved on, or the pid is another's
 			f.Close()
+		case w.mount:
+			return unpin(f), nil
 		default:
 			return f, nil
 		}
 	}
 	return nil, err
+}
+
+// unpin lets go of the mount that a namespace was opened over. While a file is
+// open over it, umount(2) without MNT_DETACH fails with EBUSY, and an audit must
+// not stand in the way of a runtime that cleans up. A file that was opened
+// through a thread in the namespace is on no mount that anybody can unmount.
+// Where this is not allowed, the survey will not be either, and will say so.
+func unpin(f *os.File) *os.File {
+	free := f
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread()
+		home, err := os.Open("/proc/thread-self/ns/net")
+		if err != nil {
+			runtime.UnlockOSThread()
+			return
+		}
+		defer home.Close()
+		if unix.Setns(int(f.Fd()), unix.CLONE_NEWNET) != nil {
+			runtime.UnlockOSThread()
+			return
+		}
+		if g, err := os.Open("/proc/thread-self/ns/net"); err == nil {
+			free = g
+			f.Close()
+		}
+		if unix.Setns(int(home.Fd()), unix.CLONE_NEWNET) == nil {
+			runtime.UnlockOSThread()
+		} // else the thread ends here, and nobody else gets to run in there
+	}()
+	<-done
+	return free
 }
 
 // readNames lists a directory without a stat for each entry.
