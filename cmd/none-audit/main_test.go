@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -176,16 +175,26 @@ func dropLink(t *testing.T, ns *nstest.NS, name string) {
 // giveLo gives lo an address that is none of its own.
 func giveLo(t *testing.T, ns *nstest.NS, addr string) {
 	t.Helper()
+	changeLo(t, ns, addr, (*netlink.Handle).AddrAdd)
+}
+
+func takeFromLo(t *testing.T, ns *nstest.NS, addr string) {
+	t.Helper()
+	changeLo(t, ns, addr, (*netlink.Handle).AddrDel)
+}
+
+func changeLo(t *testing.T, ns *nstest.NS, addr string, change func(*netlink.Handle, netlink.Link, *netlink.Addr) error) {
+	t.Helper()
 	inNS(t, ns, func(h *netlink.Handle) error {
 		lo, err := h.LinkByName("lo")
 		if err != nil {
 			return err
 		}
-		ip, mask, err := net.ParseCIDR(addr)
+		a, err := netlink.ParseAddr(addr)
 		if err != nil {
 			return err
 		}
-		return h.AddrAdd(lo, &netlink.Addr{IPNet: &net.IPNet{IP: ip, Mask: mask.Mask}})
+		return change(h, lo, a)
 	})
 }
 

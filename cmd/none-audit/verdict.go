@@ -34,6 +34,9 @@ func judge(s *loopback.Survey) (v verdict, why, notes []string) {
 		}
 		why = append(why, fmt.Sprintf("%s (%s, %s)", printable(l.Name), printable(l.Kind), state))
 	}
+	if len(f.Peers) > 0 && len(f.Extra) == 0 { // an interface explains it
+		why = append(why, "it has been connected to another namespace and still knows the way there (ip netns list-id)")
+	}
 	if f.NoLo {
 		why = append(why, "no loopback interface")
 	}

@@ -51,12 +51,27 @@ func TestWatchHearsOfAVeth(t *testing.T) {
 	}
 	dropLink(t, ns, "eth0")
 	w.next(n, 4, "violated")
+	// Even without an interface left, the namespace knows where they led.
 	dropLink(t, ns, "eth1")
-	if c = w.next(n, 5, "isolated"); c.Was != "violated" {
+	if c = w.next(n, 5, "violated"); !strings.Contains(strings.Join(c.Why, ";"), "it has been connected to another namespace") {
 		t.Errorf("%+v", c)
 	}
+}
+
+// What is put right is reported too.
+func TestWatchHearsOfAnAddress(t *testing.T) {
+	ns := nstest.New(t)
+	up(t, ns)
+	sleeper(t, ns)
+	n := inode(t, ns.Path)
+	w := startWatch(t, "--interval", never, "--settle", "200ms")
+	w.next(n, 1, "isolated")
 	giveLo(t, ns, "10.9.8.7/32")
-	if c = w.next(n, 6, "violated"); strings.Join(c.Why, ";") != "lo has 10.9.8.7/32" {
+	if c := w.next(n, 2, "violated"); strings.Join(c.Why, ";") != "lo has 10.9.8.7/32" {
+		t.Errorf("%+v", c)
+	}
+	takeFromLo(t, ns, "10.9.8.7/32")
+	if c := w.next(n, 3, "isolated"); c.Was != "violated" || c.Expected == "" {
 		t.Errorf("%+v", c)
 	}
 }
