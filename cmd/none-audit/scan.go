@@ -159,18 +159,17 @@ func scanMachine() (*scan, error) {
 			continue
 		}
 		dir := "/proc/" + name
-		if err := s.addThreads(dir, pid, name == self); err != nil {
-			if !gone(err) {
-				s.unreadable = append(s.unreadable, pid)
+		err = s.addThreads(dir, pid, name == self)
+		if err == nil && name != self {
+			err = s.addFiles(dir)
+		}
+		if mnt, linkErr := os.Readlink(dir + "/ns/mnt"); err == nil && linkErr == nil && !mountsSeen[mnt] {
+			if err = s.addMounts(dir, mnt == own || mnt == first); err == nil {
+				mountsSeen[mnt] = true
 			}
-			continue
 		}
-		if name != self {
-			s.addFiles(dir)
-		}
-		if mnt, err := os.Readlink(dir + "/ns/mnt"); err == nil && !mountsSeen[mnt] {
-			mountsSeen[mnt] = true
-			s.addMounts(dir, mnt == own || mnt == first)
+		if err != nil && !gone(err) {
+			s.unreadable = append(s.unreadable, pid)
 		}
 	}
 	s.markHost()
@@ -250,10 +249,10 @@ func (s *scan) addThreads(dir string, pid int, self bool) error {
 }
 
 // addFiles notes the namespaces that a process keeps open.
-func (s *scan) addFiles(dir string) {
+func (s *scan) addFiles(dir string) error {
 	fds, err := readNames(dir + "/fd")
 	if err != nil {
-		return // it has ended, or addThreads has failed as well
+		return err
 	}
 	for _, fd := range fds {
 		path := dir + "/fd/" + fd
@@ -270,6 +269,7 @@ func (s *scan) addFiles(dir string) {
 			ns.files = append(ns.files, path)
 		}
 	}
+	return nil
 }
 
 // mountedInode is for a file that was opened by the path of a bind mount and is
@@ -293,10 +293,10 @@ func (s *scan) mountedInode(path string) (uint64, bool) {
 // them. A mount namespace can be another than ours: a container's, a service's
 // with private mounts, or the one of rootless podman. Only in ours and process
 // 1's do paths mean what a runtime's records mean by them.
-func (s *scan) addMounts(dir string, seenByRuntimes bool) {
+func (s *scan) addMounts(dir string, seenByRuntimes bool) error {
 	f, err := os.Open(dir + "/mountinfo")
 	if err != nil {
-		return
+		return err
 	}
 	defer f.Close()
 	lines := bufio.NewScanner(f)
@@ -314,6 +314,7 @@ func (s *scan) addMounts(dir string, seenByRuntimes bool) {
 			ns.mounts = append(ns.mounts, path)
 		}
 	}
+	return lines.Err()
 }
 
 // nsfsMount reads a line of mountinfo (proc_pid_mountinfo(5)):
