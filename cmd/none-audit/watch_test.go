@@ -58,6 +58,27 @@ func TestWatchHearsOfAVeth(t *testing.T) {
 	}
 }
 
+// An interface that came and went before anybody looked has left its trace.
+func TestWatchHearsOfAShortVisit(t *testing.T) {
+	ns := nstest.New(t)
+	up(t, ns)
+	sleeper(t, ns)
+	n := inode(t, ns.Path)
+	w := startWatch(t, "--interval", never, "--settle", "200ms")
+	w.next(n, 1, "isolated")
+	if err := w.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	moveVeth(t, nstest.New(t), ns, "eth0")
+	dropLink(t, ns, "eth0")
+	if err := w.cmd.Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	if c := w.next(n, 2, "violated"); len(c.Why) != 1 || !strings.Contains(c.Why[0], "it has been connected") {
+		t.Errorf("%+v", c)
+	}
+}
+
 // What is put right is reported too.
 func TestWatchHearsOfAnAddress(t *testing.T) {
 	ns := nstest.New(t)

@@ -58,14 +58,40 @@ func TestRunc(t *testing.T) {
 		t.Errorf("pod %+v", p)
 	}
 
+	// The state of a container whose process has ended, and whose pid is another's now.
+	state, err := os.ReadFile("/run/runc/box/state.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var start uint64
+	at := strings.Index(string(state), `"init_process_start":`)
+	if _, err := fmt.Sscanf(string(state[at:]), `"init_process_start":%d`, &start); err != nil {
+		t.Fatal(err)
+	}
+	root := t.TempDir()
+	for id, started := range map[string]uint64{"twin": start, "ghost": start + 1} {
+		text := strings.Replace(string(state), `"id":"box"`, fmt.Sprintf(`"id":%q`, id), 1)
+		text = strings.Replace(text, fmt.Sprintf(`"init_process_start":%d`, start), fmt.Sprintf(`"init_process_start":%d`, started), 1)
+		if err := os.Mkdir(filepath.Join(root, id), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(root, id, "state.json"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	one(t, 0, "--runc-root", root, "twin") // the control
+	if rows, code := audit(t, "--runc-root", root, "ghost"); code != 2 || len(rows) != 0 {
+		t.Errorf("ghost: exit status %d, %+v", code, rows)
+	}
+
 	// A veth that is moved into the running container is reported, long before
 	// the next look at everything.
 	w := watch(t, "--interval", "10h", "--settle", "300ms")
 	w.until(r.Inode, "isolated")
-	start := time.Now()
+	moved := time.Now()
 	connect(t, r.Processes[0].PID)
 	v := w.until(r.Inode, "violated")
-	t.Logf("reported after %v: %v", time.Since(start).Round(time.Millisecond), v.Why)
+	t.Logf("reported after %v: %v", time.Since(moved).Round(time.Millisecond), v.Why)
 	if len(v.Why) != 1 || !strings.HasPrefix(v.Why[0], "leak0 (veth") || len(v.Containers) != 1 || v.Containers[0].Pod.Name != "web-0" {
 		t.Errorf("%+v", v)
 	}
