@@ -1,0 +1,348 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/cni-none/cni-none/internal/nstest"
+)
+
+// never is an --interval that no test lives to see: what is reported then was
+// heard of, not found.
+const never = "10h"
+
+func TestWatchHearsOfAVeth(t *testing.T) {
+	ns := nstest.New(t)
+	up(t, ns)
+	pid := sleeper(t, ns)
+	n := inode(t, ns.Path)
+	w := startWatch(t, "--interval", never, "--settle", "200ms")
+
+	c := w.next(n, 1, "isolated")
+	if c.Expected != "was isolated for 200ms" || len(c.Processes) != 1 || c.Processes[0].PID != pid {
+		t.Errorf("%+v", c)
+	}
+	w.poll("isolated gauge", func() bool { return w.metric(`none_audit_namespaces{state="isolated"}`) >= 1 })
+
+	moveVeth(t, nstest.New(t), ns, "eth0")
+	if c = w.next(n, 2, "violated"); c.Was != "isolated" || strings.Join(c.Why, ";") != "eth0 (veth, down)" {
+		t.Errorf("%+v", c)
+	}
+	w.poll("violated gauge", func() bool {
+		return w.metric(fmt.Sprintf(`none_audit_violated{inode="%d",container="",namespace="",pod=""}`, n)) == 1
+	})
+	if w.metric(`none_audit_namespaces{state="violated"}`) < 1 || w.metric("none_audit_violations_total") < 1 {
+		t.Error(w.scrape())
+	}
+
+	// What it is violated by has changed: that is news, but no second violation.
+	moveVeth(t, nstest.New(t), ns, "eth1")
+	if c = w.next(n, 3, "violated"); len(c.Why) != 2 {
+		t.Errorf("%+v", c)
+	}
+	dropLink(t, ns, "eth0")
+	w.next(n, 4, "violated")
+	// Even without an interface left, the namespace knows where they led.
+	dropLink(t, ns, "eth1")
+	if c = w.next(n, 5, "violated"); !strings.Contains(strings.Join(c.Why, ";"), "it has been connected to another namespace") {
+		t.Errorf("%+v", c)
+	}
+}
+
+// An interface that came and went before anybody looked has left its trace.
+func TestWatchHearsOfAShortVisit(t *testing.T) {
+	ns := nstest.New(t)
+	up(t, ns)
+	sleeper(t, ns)
+	n := inode(t, ns.Path)
+	w := startWatch(t, "--interval", never, "--settle", "200ms")
+	w.next(n, 1, "isolated")
+	if err := w.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	moveVeth(t, nstest.New(t), ns, "eth0")
+	dropLink(t, ns, "eth0")
+	if err := w.cmd.Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	if c := w.next(n, 2, "violated"); len(c.Why) != 1 || !strings.Contains(c.Why[0], "it has been connected") {
+		t.Errorf("%+v", c)
+	}
+}
+
+// What is put right is reported too.
+func TestWatchHearsOfAnAddress(t *testing.T) {
+	ns := nstest.New(t)
+	up(t, ns)
+	sleeper(t, ns)
+	n := inode(t, ns.Path)
+	w := startWatch(t, "--interval", never, "--settle", "200ms")
+	w.next(n, 1, "isolated")
+	giveLo(t, ns, "10.9.8.7/32")
+	if c := w.next(n, 2, "violated"); strings.Join(c.Why, ";") != "lo has 10.9.8.7/32" {
+		t.Errorf("%+v", c)
+	}
+	takeFromLo(t, ns, "10.9.8.7/32")
+	if c := w.next(n, 3, "isolated"); c.Was != "violated" || c.Expected == "" {
+		t.Errorf("%+v", c)
+	}
+}
+
+// Without an event, for instance for a namespace that is new, the next look at
+// everything finds it.
+func TestWatchLooksEverywhere(t *testing.T) {
+	w := startWatch(t, "--interval", "300ms", "--settle", "200ms")
+	ns := nstest.New(t)
+	up(t, ns)
+	sleeper(t, ns)
+	n := inode(t, ns.Path)
+	w.next(n, 1, "isolated")
+	moveVeth(t, nstest.New(t), ns, "eth0")
+	w.next(n, 2, "violated")
+}
+
+// A container that is just being connected to a network is isolated for a
+// moment, and that is no promise. A line says what happened; nothing counts.
+func TestWatchDoesNotExpectTooSoon(t *testing.T) {
+	ns := nstest.New(t)
+	sleeper(t, ns)
+	empty := nstest.New(t) // no process: somebody's work in progress
+	w := startWatch(t, "--interval", "300ms", "--settle", "1h")
+	n := inode(t, ns.Path)
+	w.poll("second look", func() bool { return w.metric("none_audit_scans_total") >= 3 })
+	moveVeth(t, nstest.New(t), ns, "eth0")
+	moveVeth(t, nstest.New(t), empty, "eth0")
+	if c := w.next(n, 1, "not isolated"); c.Expected != "" || c.Violated {
+		t.Errorf("%+v", c)
+	}
+	scans := w.metric("none_audit_scans_total")
+	w.poll("another look", func() bool { return w.metric("none_audit_scans_total") > scans+1 })
+	if got := w.metric(`none_audit_namespaces{state="violated"}`); got != 0 {
+		t.Errorf("%v violated", got)
+	}
+	if c := w.changes(inode(t, empty.Path)); len(c) != 0 {
+		t.Errorf("an empty namespace: %+v", c)
+	}
+}
+
+// To watch a namespace does not keep it: when the last process ends, its veth
+// goes, and the end is heard of.
+func TestWatchKeepsNothingAlive(t *testing.T) {
+	outside := nstest.New(t)
+	ns := nstest.New(t)
+	up(t, ns)
+	cmd := exec.Command("sleep", "600")
+	startIn(t, ns, cmd)
+	n := inode(t, ns.Path)
+	w := startWatch(t, "--interval", never, "--settle", "200ms")
+	w.next(n, 1, "isolated")
+	moveVeth(t, outside, ns, "eth0")
+	w.next(n, 2, "violated")
+	unmount(t, ns)
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "end of the veth", func() bool {
+		var gone bool
+		inNS(t, outside, func(h *netlink.Handle) error {
+			_, err := h.LinkByName("peth0")
+			gone = err != nil
+			return nil
+		})
+		return gone
+	})
+	w.next(n, 3, "gone")
+	w.poll("gauge without it", func() bool {
+		return !strings.Contains(w.scrape(), fmt.Sprintf("inode=\"%d\"", n))
+	})
+}
+
+// The kernel gives a number to the next namespace as soon as it is free. What
+// was expected of the first is not expected of the second.
+func TestWatchTellsNamespacesWithOneNumberApart(t *testing.T) {
+	e, err := listen()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.close()
+	ids := map[int]bool{}
+	numbers := map[uint64]int{}
+	for i := 0; i < 40; i++ {
+		f := anonymousNamespace(t)
+		var st unix.Stat_t
+		if err := unix.Fstat(int(f.Fd()), &st); err != nil {
+			t.Fatal(err)
+		}
+		id, err := e.track(f)
+		if err != nil || ids[id] {
+			t.Fatalf("id %d: %v; or it was another's", id, err)
+		}
+		if again, err := e.track(f); again != id || err != nil {
+			t.Fatalf("first %d, then %d, %v", id, again, err)
+		}
+		ids[id] = true
+		numbers[st.Ino]++
+		f.Close()
+		waitFor(t, "word of the end", func() bool { return e.take().ended[id] })
+	}
+	t.Logf("%d namespaces had %d numbers", len(ids), len(numbers))
+}
+
+// anonymousNamespace makes a namespace that only the file holds.
+func anonymousNamespace(t *testing.T) *os.File {
+	t.Helper()
+	cmd := exec.Command("cat")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", cmd.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdin.Close()
+	if err := cmd.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+// Neither files nor memory grow with the number of namespaces.
+func TestWatchIsBounded(t *testing.T) {
+	w := startWatch(t, "--interval", "500ms", "--settle", "200ms")
+	files := func() int {
+		names, err := readNames(fmt.Sprintf("/proc/%d/fd", w.cmd.Process.Pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(names)
+	}
+	scans := func(n float64) {
+		t.Helper()
+		before := w.metric("none_audit_scans_total")
+		w.poll("looks", func() bool { return w.metric("none_audit_scans_total") >= before+n })
+	}
+	scans(2)
+	few := files()
+	const many = 100
+	for range many {
+		ns := nstest.New(t)
+		up(t, ns)
+	}
+	scans(2)
+	if seen := w.metric("none_audit_seen_namespaces"); seen < many {
+		t.Fatalf("%v namespaces seen", seen)
+	}
+	var most int
+	for range 20 {
+		most = max(most, files())
+		time.Sleep(10 * time.Millisecond)
+	}
+	if most > few+10 {
+		t.Errorf("%d files with few namespaces, %d with %d more", few, most, many)
+	}
+	t.Logf("%d files, then at most %d; a look took %v s", few, most, w.metric("none_audit_scan_seconds"))
+}
+
+// An owner of a namespace who changes it all the time gets few lines.
+func TestWatchBoundsItsLines(t *testing.T) {
+	ns := nstest.New(t)
+	sleeper(t, ns)
+	n := inode(t, ns.Path)
+	w := startWatch(t, "--interval", never, "--settle", "200ms")
+	w.next(n, 1, "isolated")
+	start := time.Now()
+	const changes = 100
+	inNS(t, ns, func(h *netlink.Handle) error {
+		for range changes / 2 {
+			attrs := netlink.NewLinkAttrs()
+			attrs.Name = "eth0"
+			veth := &netlink.Veth{LinkAttrs: attrs, PeerName: "eth1"}
+			if err := h.LinkAdd(veth); err != nil {
+				return err
+			}
+			if err := h.LinkDel(veth); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	took := time.Since(start)
+	time.Sleep(3 * pause)
+	got := len(w.changes(n))
+	if limit := 3 + int((took+4*pause)/pause); got > limit {
+		t.Errorf("%d lines for %d changes in %v, want at most %d", got, changes, took, limit)
+	}
+	// And what it ends with is what is reported.
+	c := w.changes(n)
+	if c[len(c)-1].State != "isolated" {
+		t.Errorf("%+v", c[len(c)-1])
+	}
+}
+
+func TestMetricsAreWellFormed(t *testing.T) {
+	var m metrics
+	k := &watched{expected: "x", row: row{
+		Inode: 7, Verdict: notIsolated, Violated: true,
+		Containers: []*container{{ID: "a\"b\\c\n\x1b", Pod: &pod{"n", "p", ""}}},
+	}}
+	m.count(map[uint64]*watched{7: k})
+	text := string(m.text())
+	if want := `none_audit_violated{inode="7",container="a\"b\\\\c\\n\\x1b",namespace="n",pod="p"} 1`; !strings.Contains(text, want+"\n") {
+		t.Errorf("no %s in\n%s", want, text)
+	}
+	for line := range strings.Lines(text) {
+		if !strings.HasPrefix(line, "# ") && !strings.HasPrefix(line, "none_audit_") {
+			t.Errorf("%q", line)
+		}
+	}
+	// The endpoint itself, and whether it stays quiet about a machine that nobody looks at.
+	w := startWatch(t, "--interval", never)
+	health, err := get(strings.Replace(w.url, "/metrics", "/healthz", 1))
+	if err != nil || health != "ok\n" {
+		t.Errorf("healthz: %q, %v", health, err)
+	}
+}
+
+// The text form is one line per change, whatever a name holds.
+func TestWatchText(t *testing.T) {
+	ns := nstest.New(t)
+	var out strings.Builder
+	w := &watcher{settle: time.Hour, out: &out, known: map[uint64]*watched{}}
+	k := &watched{ns: &namespace{inode: inode(t, ns.Path), claimed: "network air\ngap", containers: []*container{{"c\n1", &pod{"n", "p\x1b", ""}}}}}
+	if err := w.say(k, row{Verdict: isolated}); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.say(k, row{Verdict: isolated}); err != nil { // no change, no line
+		t.Fatal(err)
+	}
+	if err := w.say(k, row{Verdict: notIsolated, Why: []string{"eth0 (veth, up)"}}); err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(strings.TrimSuffix(out.String(), "\n"), "\n")
+	if len(lines) != 2 {
+		t.Fatalf("%q", lines)
+	}
+	_, line, _ := strings.Cut(lines[1], " ")
+	if want := fmt.Sprintf(`violated net:[%d] pod n/p\x1b: eth0 (veth, up) (network air\ngap)`, k.ns.inode); line != want {
+		t.Errorf("%s\nwant %s", line, want)
+	}
+	out.Reset()
+	w.asJSON = true
+	if err := w.say(k, row{Verdict: isolated}); err != nil || !json.Valid([]byte(out.String())) || strings.Count(out.String(), "\n") != 1 {
+		t.Errorf("%q, %v", out.String(), err)
+	}
+}
