@@ -11,8 +11,9 @@ STAMP := -X github.com/containernetworking/plugins/pkg/utils/buildversion.BuildV
 GOBUILD := CGO_ENABLED=0 GOFLAGS= go build -trimpath -buildvcs=false -buildmode=exe -ldflags '-s -w -buildid= $(STAMP)'
 
 .PHONY: build
-build: ## build bin/none for this machine
+build: ## build bin/none, and bin/none-audit for people, for this machine
 	$(GOBUILD) -o $(BIN)/none ./plugins/none
+	$(GOBUILD) -o $(BIN)/none-audit ./cmd/none-audit
 
 .PHONY: cross
 cross: ## build dist/none-linux-ARCH for every architecture that CNI releases for
@@ -32,6 +33,42 @@ demo: build bin/cnitool ## show, as root, what a container on the none network h
 .PHONY: test
 test: build bin/cnitool ## test all that needs only Go and root (in a user namespace without root)
 	@test/unit.sh
+
+# The suites below install what they need from Debian, saying what first, and build
+# the rest with Go into bin/.
+.PHONY: test-runtimes
+test-runtimes: ## test inside containers of containerd, nerdctl's CNI layer, podman and docker (root)
+	test/gocni/run.sh
+	test/containerd/run.sh
+	test/podman/run.sh
+	test/docker/run.sh
+
+.PHONY: test-kubernetes
+test-kubernetes: ## test the admission policies and hermetic pods on a cluster of the test's own (root)
+	test/policy/run.sh
+	test/kubernetes/run.sh
+
+.PHONY: test-install
+test-install: ## test none-install on containerd 1.6, 1.7 and 2.x (root)
+	test/install/run.sh
+
+.PHONY: test-isolation
+test-isolation: ## try to get out of a container, and of a control; test the audit (root)
+	test/isolation/run.sh
+	test/audit/run.sh
+
+.PHONY: test-faults
+test-faults: ## make every system call of the plugin fail; a sample of make soak (root)
+	test/faults/run.sh
+	test/soak/run.sh
+
+.PHONY: soak
+soak: ## kill, repeat and starve the plugin for long (root)
+	test/soak/run.sh --full
+
+.PHONY: bench
+bench: ## measure it beside upstream's plugins (root, ten minutes)
+	test/bench/run.sh
 
 .PHONY: lint
 lint: ## run the linters of .golangci.yml (builds golangci-lint first: five minutes)

@@ -112,7 +112,7 @@ func retryOpen(open func() (int, error)) (int, error) {
 	for {
 		fd, err := open()
 		// openat2(2): EAGAIN where a rename raced with the look-up.
-		if err != unix.EINTR && err != unix.EAGAIN {
+		if !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.EAGAIN) {
 			return fd, err
 		}
 	}

@@ -70,7 +70,7 @@ func watch(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		srv := &http.Server{
 			Handler: w.metrics.handler(3 * w.interval), ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second, MaxHeaderBytes: 16 << 10,
 		}
-		defer srv.Close()
+		defer func() { _ = srv.Close() }()
 		go func() { _ = srv.Serve(l) }()
 	}
 	if err := w.run(ctx); err != nil {
