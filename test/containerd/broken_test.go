@@ -58,7 +58,7 @@ func TestPlaceholders(t *testing.T) {
 // TestBroken breaks a node in one way at a time. What containerd says then is
 // in docs/runtimes.md to the letter, with a remedy.
 func TestBroken(t *testing.T) {
-	for _, k := range []kind{debian, v3, v4} {
+	for _, k := range []kind{debian, v17, v3, v4} {
 		t.Run(k.name, func(t *testing.T) {
 			n := k.start(t)
 			tests := []struct {
@@ -81,21 +81,21 @@ func TestBroken(t *testing.T) {
 				{name: "no plugin", breakIt: func(t *testing.T, pod *cri.PodSandboxConfig) {
 					remove(t, k.plugins+"/none")
 				}},
-				{name: "no loopback plugin", only: []kind{debian, v3}, breakIt: func(t *testing.T, pod *cri.PodSandboxConfig) {
+				{name: "no loopback plugin", only: []kind{debian, v17, v3}, breakIt: func(t *testing.T, pod *cri.PodSandboxConfig) {
 					remove(t, k.plugins+"/loopback")
 				}},
 				{name: "cniVersion too new", breakIt: func(t *testing.T, pod *cri.PodSandboxConfig) {
 					edit(t, conflist, `"cniVersions": ["0.4.0", "1.0.0", "1.1.0"],`, "")
 					edit(t, conflist, "1.0.0", "1.2.0")
 				}},
-				{name: "cniVersion 1.1.0 on 1.6", only: []kind{debian}, breakIt: func(t *testing.T, pod *cri.PodSandboxConfig) {
+				{name: "cniVersion 1.1.0 on 1.x", only: []kind{debian, v17}, breakIt: func(t *testing.T, pod *cri.PodSandboxConfig) {
 					edit(t, conflist, `"cniVersions": ["0.4.0", "1.0.0", "1.1.0"],`, "")
 					edit(t, conflist, "1.0.0", "1.1.0")
 				}},
 				{name: "no handler", only: []kind{v3, v4}, breakIt: func(t *testing.T, pod *cri.PodSandboxConfig) {
 					n.editConfig(t, "runtimes.airgap]", "runtimes.airgrap]")
 				}},
-				{name: "no handler on 1.6", only: []kind{debian}, breakIt: func(t *testing.T, pod *cri.PodSandboxConfig) {
+				{name: "no handler on 1.x", only: []kind{debian, v17}, breakIt: func(t *testing.T, pod *cri.PodSandboxConfig) {
 					n.editConfig(t, "runtimes.airgap]", "runtimes.airgrap]")
 				}},
 				{name: "empty directory", breakIt: func(t *testing.T, pod *cri.PodSandboxConfig) {
@@ -112,7 +112,7 @@ func TestBroken(t *testing.T) {
 					n.restart()
 					_, err := n.try(airgap, config)
 					isDocumented(t, err, "containerd: "+test.name, k.plugins)
-					// With the remedy the runtime's next attempt clears up: 1.6 keeps
+					// With the remedy the runtime's next attempt clears up: 1.x keeps
 					// a sandbox whose DEL failed as well, 2.4 does not.
 					k.install(t)
 					n.restart()
@@ -191,15 +191,21 @@ func TestPluginRemovedFirst(t *testing.T) {
 // TestOldConfig pins why conf/containerd/ has a block to append for containerd
 // 1.x, which names runc too, and no drop-in.
 func TestOldConfig(t *testing.T) {
-	dump := func() string { return (&node{t: t, kind: debian}).program("containerd", "config", "dump") }
+	for _, k := range []kind{debian, v17} {
+		t.Run(k.name, func(t *testing.T) { testOldConfig(t, k) })
+	}
+}
+
+func testOldConfig(t *testing.T, k kind) {
+	dump := func() string { return (&node{t: t, kind: k}).program("containerd", "config", "dump") }
 	const runc, kept = `.containerd.runtimes.runc]`, `restrict_oom_score_adj = true`
 
-	debian.install(t)
+	k.install(t)
 	if out := dump(); !strings.Contains(out, runc) || !strings.Contains(out, kept) {
 		t.Fatalf("containerd config dump has no %q or no %q: %s", runc, kept, out)
 	}
 
-	debian.install(t)
+	k.install(t)
 	write(t, configFile, read(t, "testdata/version2.toml"))
 	if out := dump(); !strings.Contains(out, runc) {
 		t.Errorf("runc is not built in: %s", out)
@@ -219,7 +225,7 @@ func TestOldConfig(t *testing.T) {
 		t.Error("an import leaves the CRI section alone; conf/containerd/ could have a drop-in for 1.x")
 	}
 
-	n := debian.start(t)
+	n := k.start(t)
 	edit(t, configFile, read(t, "../../conf/containerd/runc-1.x.toml"), "")
 	n.stop()
 	n.launch()
@@ -228,8 +234,8 @@ func TestOldConfig(t *testing.T) {
 		_, err = n.Version(deadline(t), &cri.VersionRequest{}, grpc.WaitForReady(true))
 		return status.Code(err) == codes.Unimplemented
 	})
-	isDocumented(t, err, "containerd: no runc", debian.plugins)
-	debian.install(t)
+	isDocumented(t, err, "containerd: no runc", k.plugins)
+	k.install(t)
 	n.restart()
 }
 

@@ -14,11 +14,11 @@ import (
 )
 
 // The test image is Debian's static busybox, since there is no registry here.
-// It also bears the names of the pause images that containerd 1.6 and 2.4 want,
+// It also bears the names of the pause images that the containerds want,
 // so that no config has to say where their sandbox image is.
 const image = "docker.io/library/busybox:test"
 
-var imageNames = []string{image, "registry.k8s.io/pause:3.6", "registry.k8s.io/pause:3.10.2"}
+var imageNames = []string{image, "registry.k8s.io/pause:3.6", "registry.k8s.io/pause:3.8", "registry.k8s.io/pause:3.10.2"}
 
 // makeImage writes the image as an archive that ctr can import.
 func makeImage(t *testing.T) string {

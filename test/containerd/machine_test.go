@@ -1,7 +1,7 @@
 // Package containerd drives the none plugin through the CRI of real containerd
-// daemons: Debian's 1.6, and 2.4 built from its Go module. It runs the commands
-// and the configs of docs/runtimes.md and conf/ as they are, and looks from
-// inside the containers and at the host.
+// daemons: Debian's 1.6, and 1.7 and 2.4 built from their Go modules. It runs
+// the commands and the configs of docs/runtimes.md and conf/ as they are, and
+// looks from inside the containers and at the host.
 //
 // The tests run on a machine of their own within this one: namespaces for
 // mounts, network and processes, in which /etc, /opt, /usr/lib, /var/lib and
@@ -62,9 +62,9 @@ func lacking() string {
 			return fmt.Sprintf("%v: run test/tools/debian.sh containerd runc busybox-static", err)
 		}
 	}
-	for _, program := range []string{"containerd24/containerd", "containerd24/containerd-shim-runc-v2", "containerd24/ctr", "cniplugins/bridge", "cniplugins/loopback", "cniplugins/host-local"} {
+	for _, program := range []string{"containerd17/containerd", "containerd17/containerd-shim-runc-v2", "containerd17/ctr", "containerd24/containerd", "containerd24/containerd-shim-runc-v2", "containerd24/ctr", "cniplugins/bridge", "cniplugins/loopback", "cniplugins/host-local"} {
 		if _, err := os.Stat(filepath.Join(repo(), "bin", program)); err != nil {
-			return fmt.Sprintf("%v: run test/tools/build.sh containerd24 cniplugins", err)
+			return fmt.Sprintf("%v: run test/tools/build.sh containerd17 containerd24 cniplugins", err)
 		}
 	}
 	if _, err := os.Stat(filepath.Join(repo(), "bin", "none")); err != nil {

@@ -33,9 +33,11 @@ type kind struct {
 }
 
 var (
+	containerd17 = filepath.Join(repo(), "bin/containerd17")
 	containerd24 = filepath.Join(repo(), "bin/containerd24")
 
 	debian  = kind{"1.6 version 2", "/usr/bin", "version2.toml", "/usr/lib/cni", "containerd 1.x install", false}
+	v17     = kind{"1.7 version 2", containerd17, "version2.toml", "/usr/lib/cni", "containerd 1.x install", false}
 	upgrade = kind{"2.4 version 2", containerd24, "version2.toml", "/usr/lib/cni", "containerd 1.x install", false}
 	v3      = kind{"2.4 version 3", containerd24, "version3.toml", "/opt/cni/bin", "containerd 2.x install", false}
 	v4      = kind{"2.4 version 4", containerd24, "version4.toml", "/opt/cni/bin", "containerd 2.x install", true}

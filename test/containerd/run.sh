@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 test/tools/debian.sh containerd runc busybox-static
-test/tools/build.sh containerd24 cniplugins
+test/tools/build.sh containerd17 containerd24 cniplugins
 make build
 cd test/containerd
 exec go test -count=1 -timeout 20m "$@" .

@@ -14,7 +14,7 @@ const airgap = "airgap" // the handler of conf/containerd/
 // TestPods takes pods of the handler through their life on every kind of node,
 // beside pods of the default handler, which have the cluster's network.
 func TestPods(t *testing.T) {
-	for _, k := range []kind{debian, upgrade, v3, v4} {
+	for _, k := range []kind{debian, v17, upgrade, v3, v4} {
 		t.Run(k.name, func(t *testing.T) {
 			n := k.start(t)
 			listener := listen(t)
