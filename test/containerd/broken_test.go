@@ -38,6 +38,7 @@ func TestPlaceholders(t *testing.T) {
 				{`["100:0:0:1::8", "192.0.0.8"]`, []string{"192.0.0.8", "100:0:0:1::8"}}, // containerd's ip_pref
 			} {
 				t.Run(test.placeholders, func(t *testing.T) {
+					n.in(t)
 					shipped := read(t, conflist)
 					edit(t, conflist, `["100:0:0:1::/64"]`, test.placeholders)
 					n.restart()
@@ -107,6 +108,7 @@ func TestBroken(t *testing.T) {
 					continue
 				}
 				t.Run(test.name, func(t *testing.T) {
+					n.in(t)
 					config := n.podConfig()
 					test.breakIt(t, config)
 					n.restart()
@@ -142,6 +144,7 @@ func TestSilent(t *testing.T) {
 			listener := listen(t)
 
 			t.Run("in the default directory, for the CRI", func(t *testing.T) {
+				n.in(t)
 				sh(t, "cp conf/containerd/10-airgap-cri.conflist /etc/cni/net.d")
 				n.restart()
 				hasLoopbackOnly(t, n.runPod(""), listener)
@@ -149,6 +152,7 @@ func TestSilent(t *testing.T) {
 				k.install(t)
 			})
 			t.Run("in the default directory, for other runtimes", func(t *testing.T) {
+				n.in(t)
 				sh(t, "cp conf/10-airgap.conflist /etc/cni/net.d")
 				n.restart()
 				_, err := n.try("", n.podConfig())
@@ -157,6 +161,7 @@ func TestSilent(t *testing.T) {
 				k.install(t)
 			})
 			t.Run("no directory", func(t *testing.T) {
+				n.in(t)
 				n.editConfig(t, "  cni_conf_dir", "  cni_config_dir")
 				n.restart()
 				hasClusterNetwork(t, n.runPod(airgap), listener)

@@ -137,6 +137,13 @@ func (k kind) start(t *testing.T) *node {
 	return n
 }
 
+// in makes the node report to a subtest while that runs.
+func (n *node) in(t *testing.T) {
+	outer := n.t
+	n.t = t
+	t.Cleanup(func() { n.t = outer })
+}
+
 // program runs one of containerd's programs.
 func (n *node) program(name string, args ...string) string {
 	n.t.Helper()
