@@ -19,6 +19,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -30,6 +31,8 @@ import (
 const (
 	stageVar  = "CNI_NONE_TEST_STAGE"
 	cgroupVar = "CNI_NONE_TEST_CGROUP"
+
+	cgroupPrefix = "cni-none-test-" // and the process that will remove it
 )
 
 // missing says why the tests cannot run here; empty when they can.
@@ -87,7 +90,8 @@ func repo() string {
 func startMachine() int {
 	// The parent-death signal is tied to the thread that starts the child.
 	runtime.LockOSThread()
-	cgroup := fmt.Sprintf("cni-none-test-%d", os.Getpid())
+	removeStaleCgroups()
+	cgroup := fmt.Sprintf("%s%d", cgroupPrefix, os.Getpid())
 	cmd := again("machine")
 	cmd.Env = append(cmd.Env, cgroupVar+"="+cgroup)
 	cmd.SysProcAttr = &syscall.SysProcAttr{
@@ -215,6 +219,19 @@ func removeCgroups(name string) error {
 		time.Sleep(100 * time.Millisecond)
 	}
 	return last
+}
+
+// removeStaleCgroups removes those of earlier tests that were killed.
+func removeStaleCgroups() {
+	nested, _ := filepath.Glob("/sys/fs/cgroup/*/" + cgroupPrefix + "*")
+	unified, _ := filepath.Glob("/sys/fs/cgroup/" + cgroupPrefix + "*")
+	for _, dir := range append(nested, unified...) {
+		name := filepath.Base(dir)
+		pid, err := strconv.Atoi(strings.TrimPrefix(name, cgroupPrefix))
+		if err == nil && errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
+			removeCgroups(name) // what cannot be removed now is somebody else's, or a later test's
+		}
+	}
 }
 
 // interfaces lists what the machine's network namespace holds.
