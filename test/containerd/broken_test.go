@@ -151,6 +151,14 @@ func TestSilent(t *testing.T) {
 				n.removeAll()
 				k.install(t)
 			})
+			t.Run("in the default directory, sorted later", func(t *testing.T) {
+				n.in(t)
+				sh(t, "cp conf/containerd/10-airgap-cri.conflist /etc/cni/net.d/90-airgap-cri.conflist")
+				n.restart()
+				hasClusterNetwork(t, n.runPod(""), listener)
+				n.removeAll()
+				k.install(t)
+			})
 			t.Run("in the default directory, for other runtimes", func(t *testing.T) {
 				n.in(t)
 				sh(t, "cp conf/10-airgap.conflist /etc/cni/net.d")
@@ -189,6 +197,9 @@ func TestPluginRemovedFirst(t *testing.T) {
 			sh(t, block(t, k.commands))
 			p.stop()
 			p.remove()
+			// The commands can be run again: the config is not broken now.
+			n.restart()
+			n.runPod(airgap)
 		})
 	}
 }
