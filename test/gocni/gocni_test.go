@@ -1,0 +1,432 @@
+package gocni
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cni-none/cni-none/internal/nstest"
+	cni "github.com/containerd/go-cni"
+)
+
+const (
+	shipped    = "../../conf/10-airgap.conflist"
+	installed  = "/etc/cni/net.d/10-airgap.conflist"
+	pluginDir  = "/opt/cni/bin"
+	identifier = "default-3f4e9b1d2c5a68770123456789abcdef0123456789abcdef0123456789abcdef" // as nerdctl's: <namespace>-<ID>
+)
+
+// secondNetwork is an ordinary network beside ours.
+const secondNetwork = `{
+	"cniVersion": "1.0.0",
+	"name": "ordinary",
+	"plugins": [{
+		"type": "bridge",
+		"bridge": "ordinary0",
+		"ipam": {"type": "host-local", "ranges": [[{"subnet": "198.18.1.0/24"}]], "routes": [{"dst": "0.0.0.0/0"}]}
+	}]
+}`
+
+// install runs the commands of docs/runtimes.md, beside upstream's plugins.
+func install(t *testing.T) {
+	t.Helper()
+	if missing != "" {
+		t.Skip(missing)
+	}
+	for _, dir := range []string{"/etc/cni", "/opt/cni"} {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Fatal(err)
+		}
+	}
+	sh(t, "install -D -m 755 -t /opt/cni/bin bin/cniplugins/*")
+	sh(t, block(t, "nerdctl install"))
+}
+
+func sh(t *testing.T, script string) {
+	t.Helper()
+	cmd := exec.Command("bash", "-euo", "pipefail", "-c", script)
+	cmd.Dir = repo()
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%s\n%v: %s", script, err, out)
+	}
+}
+
+// block returns the fenced block of docs/runtimes.md that follows the comment
+// "<!-- test: name -->".
+func block(t *testing.T, name string) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(repo(), "docs/runtimes.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, found := strings.Cut(string(text), fmt.Sprintf("<!-- test: %s -->\n```", name))
+	if !found {
+		t.Fatalf("docs/runtimes.md has no block %q", name)
+	}
+	_, rest, _ = strings.Cut(rest, "\n") // the language
+	content, _, found := strings.Cut(rest, "\n```\n")
+	if !found {
+		t.Fatalf("docs/runtimes.md: block %q has no end", name)
+	}
+	return content
+}
+
+// isDocumented fails the test unless the error is, to the letter, the one that
+// docs/runtimes.md shows.
+func isDocumented(t *testing.T, err error, name string) {
+	t.Helper()
+	if err == nil {
+		t.Fatalf("no error, though docs/runtimes.md shows one in block %q", name)
+	}
+	if want := block(t, name); err.Error() != want {
+		t.Errorf("error, and what docs/runtimes.md shows in block %q:\n%v\n%s", name, err, want)
+	}
+}
+
+func load(t *testing.T, opts ...cni.Opt) cni.CNI {
+	t.Helper()
+	c, err := cni.New(cni.WithMinNetworkCount(len(opts)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Load(opts...); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func patience(t *testing.T) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// look lists the interfaces, addresses (without link-local ones) and routes
+// (without those over lo) of a namespace.
+func look(n *nstest.NS) (links, addrs, routes []string) {
+	n.Do(func() error {
+		list, err := net.Interfaces()
+		if err != nil {
+			return err
+		}
+		for _, i := range list {
+			name := i.Name
+			if i.Flags&net.FlagUp == 0 {
+				name += " (down)"
+			}
+			links = append(links, name)
+			all, err := i.Addrs()
+			if err != nil {
+				return err
+			}
+			for _, a := range all {
+				if !a.(*net.IPNet).IP.IsLinkLocalUnicast() {
+					addrs = append(addrs, a.String())
+				}
+			}
+		}
+		for _, file := range []string{"route", "ipv6_route"} {
+			data, err := os.ReadFile("/proc/thread-self/net/" + file)
+			if err != nil {
+				return err
+			}
+			for line := range strings.Lines(string(data)) {
+				fields := strings.Fields(line)
+				if fields[0] != "Iface" && fields[0] != "lo" && fields[len(fields)-1] != "lo" {
+					routes = append(routes, strings.Join(fields, " "))
+				}
+			}
+		}
+		return nil
+	})
+	return links, addrs, routes
+}
+
+func hasLoopbackOnly(t *testing.T, n *nstest.NS) {
+	t.Helper()
+	want := []string{"127.0.0.1/8"}
+	if _, err := os.Stat("/proc/net/if_inet6"); err == nil {
+		want = append(want, "::1/128")
+	}
+	links, addrs, routes := look(n)
+	if !slices.Equal(links, []string{"lo"}) || !slices.Equal(addrs, want) || len(routes) != 0 {
+		t.Errorf("interfaces %v, addresses %v, routes %v, want lo only, up, with %v, and no route", links, addrs, routes, want)
+	}
+}
+
+// hasNoCache fails the test if libcni remembers an attachment.
+func hasNoCache(t *testing.T) {
+	t.Helper()
+	cached, err := filepath.Glob("/var/lib/cni/results/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(cached) != 0 {
+		t.Errorf("left in libcni's cache: %v", cached)
+	}
+}
+
+// TestLifecycle makes the calls that nerdctl makes for a container: DEL before
+// the first ADD, and DEL without a namespace at the end.
+func TestLifecycle(t *testing.T) {
+	install(t)
+	if a, b := read(t, shipped), read(t, installed); a != b {
+		t.Fatal("docs/runtimes.md installs something else than the shipped conflist")
+	}
+	for name, opt := range map[string]cni.Opt{"by file": cni.WithConfListFile(installed), "by directory": cni.WithDefaultConf} {
+		t.Run(name, func(t *testing.T) {
+			ns, ctx := nstest.New(t), patience(t)
+			c := load(t, opt)
+			if err := c.Status(); err != nil {
+				t.Errorf("status: %v", err)
+			}
+			if err := c.Remove(ctx, identifier, ""); err != nil {
+				t.Errorf("remove before setup: %v", err)
+			}
+			if links, addrs, _ := look(ns); !slices.Equal(links, []string{"lo (down)"}) || len(addrs) != 0 {
+				t.Fatalf("before setup: interfaces %v, addresses %v", links, addrs)
+			}
+
+			result, err := c.Setup(ctx, identifier, ns.Path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			lo := result.Interfaces["lo"]
+			if lo == nil || lo.Sandbox != ns.Path || lo.Mac != "00:00:00:00:00:00" || len(lo.IPConfigs) != 0 {
+				t.Errorf("result has lo as %+v, want it in %s without an address", lo, ns.Path)
+			}
+			if len(result.Routes) != 0 || len(result.Interfaces["eth0"].IPConfigs) != 0 {
+				t.Errorf("result has routes %v and, for eth0, %+v, want nothing", result.Routes, result.Interfaces["eth0"])
+			}
+			if got := result.Raw()[0].CNIVersion; got != "1.1.0" && got != "1.0.0" {
+				t.Errorf("result of version %q", got)
+			}
+			hasLoopbackOnly(t, ns)
+			if err := c.Check(ctx, identifier, ns.Path); err != nil {
+				t.Errorf("check: %v", err)
+			}
+			if err := c.Remove(ctx, identifier, ""); err != nil {
+				t.Errorf("remove without a namespace: %v", err)
+			}
+			hasLoopbackOnly(t, ns)
+			hasNoCache(t)
+
+			// nerdctl start after stop, and a removal with the namespace.
+			if _, err := c.Setup(ctx, identifier, ns.Path); err != nil {
+				t.Fatal(err)
+			}
+			if err := c.Remove(ctx, identifier, ns.Path); err != nil {
+				t.Errorf("remove: %v", err)
+			}
+			if err := c.Remove(ctx, identifier, ns.Path); err != nil {
+				t.Errorf("remove twice: %v", err)
+			}
+			hasLoopbackOnly(t, ns)
+			hasNoCache(t)
+		})
+	}
+}
+
+// TestCheck sees what was added to a namespace after ADD, for a runtime that
+// asks; nerdctl and containerd do not.
+func TestCheck(t *testing.T) {
+	install(t)
+	ns, ctx := nstest.New(t), patience(t)
+	airgap := load(t, cni.WithConfListFile(installed))
+	if _, err := airgap.Setup(ctx, identifier, ns.Path); err != nil {
+		t.Fatal(err)
+	}
+	ordinary := load(t, cni.WithConfListBytes([]byte(secondNetwork)))
+	if _, err := ordinary.Setup(ctx, identifier, ns.Path); err != nil {
+		t.Fatal(err)
+	}
+	err := airgap.Check(ctx, identifier, ns.Path)
+	if err == nil || !strings.Contains(err.Error(), "eth0 (veth)") {
+		t.Errorf("check: %v, want it to name eth0 and its kind", err)
+	}
+	for _, c := range []cni.CNI{ordinary, airgap} {
+		if err := c.Remove(ctx, identifier, ns.Path); err != nil {
+			t.Error(err)
+		}
+	}
+	hasLoopbackOnly(t, ns)
+}
+
+// TestTwoNetworks attaches an ordinary network too, as nerdctl run --network a
+// --network b does.
+func TestTwoNetworks(t *testing.T) {
+	install(t)
+	shared := strings.Replace(read(t, shipped), `"type": "none",`, `"type": "none", "exclusive": false,`, 1)
+	airgap, both := cni.WithConfListFile(installed), cni.WithConfListBytes([]byte(shared))
+	ordinary := cni.WithConfListBytes([]byte(secondNetwork))
+
+	t.Run("exclusive, ordinary first", func(t *testing.T) {
+		ns, ctx := nstest.New(t), patience(t)
+		c := load(t, ordinary, airgap)
+		_, err := c.SetupSerially(ctx, identifier, ns.Path)
+		isDocumented(t, err, "go-cni: two networks")
+		if err := c.Remove(ctx, identifier, ""); err != nil {
+			t.Errorf("remove after a failed setup: %v", err)
+		}
+	})
+	t.Run("exclusive, at once", func(t *testing.T) {
+		// Either may come first. The one that loses sees the other at ADD, or
+		// CHECK sees both: never nobody.
+		for range 5 {
+			ns, ctx := nstest.New(t), patience(t)
+			c := load(t, airgap, ordinary)
+			_, err := c.Setup(ctx, identifier, ns.Path)
+			if err == nil {
+				err = c.Check(ctx, identifier, ns.Path)
+			}
+			if err == nil || !strings.Contains(err.Error(), "eth1 (veth)") {
+				t.Errorf("neither setup nor check names eth1 and its kind: %v", err)
+			}
+			if err := c.Remove(ctx, identifier, ns.Path); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	t.Run("shared, at once", func(t *testing.T) {
+		for range 5 {
+			ns, ctx := nstest.New(t), patience(t)
+			c := load(t, both, ordinary)
+			result, err := c.Setup(ctx, identifier, ns.Path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if lo, eth1 := result.Interfaces["lo"], result.Interfaces["eth1"]; lo == nil || len(lo.IPConfigs) != 0 || eth1 == nil || len(eth1.IPConfigs) != 1 {
+				t.Errorf("result has lo as %+v and eth1 as %+v", lo, eth1)
+			}
+			if links, _, routes := look(ns); !slices.Equal(links, []string{"lo", "eth1"}) || len(routes) == 0 {
+				t.Errorf("interfaces %v, routes %v", links, routes)
+			}
+			if err := c.Check(ctx, identifier, ns.Path); err != nil {
+				t.Errorf("check: %v", err)
+			}
+			if err := c.Remove(ctx, identifier, ns.Path); err != nil {
+				t.Error(err)
+			}
+			hasLoopbackOnly(t, ns)
+		}
+	})
+	t.Run("with upstream's loopback, at once", func(t *testing.T) {
+		// What containerd's CRI does.
+		for range 5 {
+			ns, ctx := nstest.New(t), patience(t)
+			c := load(t, cni.WithLoNetwork, airgap)
+			if _, err := c.Setup(ctx, identifier, ns.Path); err != nil {
+				t.Fatal(err)
+			}
+			hasLoopbackOnly(t, ns)
+			if err := c.Remove(ctx, identifier, ns.Path); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	hasNoCache(t)
+}
+
+// TestRefused asks for what the none network cannot give.
+func TestRefused(t *testing.T) {
+	install(t)
+	tests := map[string]cni.NamespaceOpts{
+		"go-cni: port":      cni.WithCapabilityPortMap([]cni.PortMapping{{HostPort: 8080, ContainerPort: 80, Protocol: "tcp"}}),
+		"go-cni: bandwidth": cni.WithCapabilityBandWidth(cni.BandWidth{IngressRate: 1000}),
+		"go-cni: ips":       cni.WithCapability("ips", []string{"10.4.0.9/24"}),
+		"go-cni: mac":       cni.WithCapability("mac", "02:00:00:00:00:01"),
+		"go-cni: IP":        cni.WithArgs("IP", "10.4.0.9"),
+		"go-cni: MAC":       cni.WithArgs("MAC", "02:00:00:00:00:01"),
+	}
+	for name, opt := range tests {
+		t.Run(name, func(t *testing.T) {
+			ns, ctx := nstest.New(t), patience(t)
+			c := load(t, cni.WithConfListFile(installed))
+			_, err := c.Setup(ctx, identifier, ns.Path, opt)
+			isDocumented(t, err, name)
+			if links, _, _ := look(ns); !slices.Equal(links, []string{"lo (down)"}) {
+				t.Errorf("a refused setup touched the namespace: %v", links)
+			}
+			if err := c.Remove(ctx, identifier, ns.Path, opt); err != nil {
+				t.Errorf("remove with the same request: %v", err)
+			}
+		})
+	}
+	t.Run("nothing asked for", func(t *testing.T) {
+		// nerdctl passes these whether or not anybody asked for a port.
+		ns, ctx := nstest.New(t), patience(t)
+		c := load(t, cni.WithConfListFile(installed))
+		_, err := c.Setup(ctx, identifier, ns.Path, cni.WithCapabilityPortMap(nil), cni.WithArgs("IgnoreUnknown", "1"), cni.WithArgs("NERDCTL_CNI_DHCP_HOSTNAME", "box"))
+		if err != nil {
+			t.Error(err)
+		}
+		if err := c.Remove(ctx, identifier, ""); err != nil {
+			t.Error(err)
+		}
+	})
+	hasNoCache(t)
+}
+
+// TestBroken pins what go-cni says of broken setups.
+func TestBroken(t *testing.T) {
+	t.Run("go-cni: no plugin", func(t *testing.T) {
+		install(t)
+		if err := os.Remove(pluginDir + "/none"); err != nil {
+			t.Fatal(err)
+		}
+		_, err := load(t, cni.WithConfListFile(installed)).Setup(patience(t), identifier, nstest.New(t).Path)
+		isDocumented(t, err, "go-cni: no plugin")
+	})
+	t.Run("go-cni: cniVersion too new", func(t *testing.T) {
+		install(t)
+		text := strings.ReplaceAll(read(t, installed), `"cniVersions": ["0.4.0", "1.0.0", "1.1.0"],`, "")
+		text = strings.ReplaceAll(text, "1.0.0", "1.2.0")
+		_, err := load(t, cni.WithConfListBytes([]byte(text))).Setup(patience(t), identifier, nstest.New(t).Path)
+		isDocumented(t, err, "go-cni: cniVersion too new")
+	})
+	t.Run("go-cni: conf instead of conflist", func(t *testing.T) {
+		install(t)
+		if err := os.Rename(installed, strings.TrimSuffix(installed, "list")); err != nil {
+			t.Fatal(err)
+		}
+		c, err := cni.New()
+		if err != nil {
+			t.Fatal(err)
+		}
+		isDocumented(t, c.Load(cni.WithDefaultConf), "go-cni: conf instead of conflist")
+	})
+}
+
+// TestLabel checks what nerdctl reads in a conflist: the label that makes this
+// network do for a default one, so that nerdctl does not demand upstream's
+// plugins, and no ID, with which network prune would delete the file.
+func TestLabel(t *testing.T) {
+	var conf struct {
+		Name   string
+		ID     *string           `json:"nerdctlID"`
+		Labels map[string]string `json:"nerdctlLabels"`
+	}
+	if err := json.Unmarshal([]byte(read(t, shipped)), &conf); err != nil {
+		t.Fatal(err)
+	}
+	if conf.Name != "airgap" || conf.ID != nil || conf.Labels["nerdctl/default-network"] != "true" {
+		t.Errorf("%s: %+v, want airgap with the label and without an ID", shipped, conf)
+	}
+}
+
+func read(t *testing.T, path string) string {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
