@@ -60,10 +60,14 @@ func (f *Findings) lookAtLo(lo *Link, exclusive bool) {
 	}
 }
 
-// healable says that nothing was found but what Up may put right. The rest is
-// somebody's intention.
-func (f *Findings) healable() bool {
-	return len(f.Extra) == 0 && len(f.Peers) == 0 && len(f.Foreign) == 0 && !f.NoLo && f.Name == ""
+// intended returns what Up may not put right, because it is somebody's
+// intention, and nil where there is no such thing.
+func (f Findings) intended() *Findings {
+	f.Down, f.Missing = false, nil
+	if len(f.texts()) == 0 {
+		return nil
+	}
+	return &f
 }
 
 // Error says all that was found, the interfaces that are too many first.

@@ -315,7 +315,7 @@ func TestFindings(t *testing.T) {
 		}
 	}
 	known := Survey{Links: []Link{up}, Peers: []int32{0, 3}}
-	if f := known.Findings(true); f == nil || f.healable() || f.Error() != "it has been connected to another namespace, and could be again: known by number 0, 3" {
+	if f := known.Findings(true); f == nil || f.intended() == nil || f.Error() != "it has been connected to another namespace, and could be again: known by number 0, 3" {
 		t.Error(f)
 	}
 	if f := known.Findings(false); f != nil {
@@ -324,7 +324,7 @@ func TestFindings(t *testing.T) {
 	foreign := with(func(l *Link) {
 		l.Addrs = append(l.Addrs, netip.MustParsePrefix("192.0.2.1/32"), netip.MustParsePrefix("127.9.9.9/8"))
 	})
-	if f := foreign.Findings(true); f == nil || f.healable() || f.Error() != "lo has addresses that are not loopback addresses: 192.0.2.1/32" {
+	if f := foreign.Findings(true); f == nil || f.intended() == nil || f.Error() != "lo has addresses that are not loopback addresses: 192.0.2.1/32" {
 		t.Error(f)
 	}
 	if f := foreign.Findings(false); f != nil {

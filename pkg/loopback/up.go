@@ -35,8 +35,8 @@ func (n *Netns) Up(exclusive bool) (*Survey, error) {
 		if f == nil {
 			return s, nil
 		}
-		if !f.healable() {
-			return nil, f
+		if refused := f.intended(); refused != nil {
+			return nil, refused
 		}
 		if err := c.heal(s.Lo().Index, f); err != nil {
 			return nil, err
