@@ -62,6 +62,10 @@ test-faults: ## make every system call of the plugin fail; a sample of make soak
 	test/faults/run.sh
 	test/soak/run.sh
 
+.PHONY: test-sabotage
+test-sabotage: ## break a copy of the plugin in three ways and see the suites go red (root, two minutes)
+	test/isolation/sabotage.sh
+
 .PHONY: soak
 soak: ## kill, repeat and starve the plugin for long (root)
 	test/soak/run.sh --full
