@@ -318,6 +318,14 @@ func TestConnectToBridged(t *testing.T) {
 	if !reflect.DeepEqual(before["ip addr"], after["ip addr"]) || !reflect.DeepEqual(before["ip route"], after["ip route"]) {
 		t.Errorf("the refusal changed the container: %q %q, then %q %q", before["ip addr"], before["ip route"], after["ip addr"], after["ip route"])
 	}
+
+	// The namespace is known on the other side for as long as it lives.
+	sandbox.Run(t, "podman", "network", "disconnect", "podman", "a")
+	refused.Has(t, sandbox.Fail(t, "podman", "network", "connect", "airgap", "a"))
+	// A restart gives the container a new one.
+	sandbox.Run(t, "podman", "restart", "--time", "0", "a")
+	sandbox.Until(t, "a serves again", func() bool { return f.answers("a") })
+	isolated(t, f.inspect("a"))
 }
 
 // TestConnectedLater pins what the plugin cannot prevent: it is not called for
@@ -345,6 +353,9 @@ func TestConnectedLater(t *testing.T) {
 	}
 	sandbox.Run(t, "podman", "network", "disconnect", "podman", "a")
 	isolated(t, f.inspect("a"))
+	if out, err := check(); err == nil {
+		t.Errorf("CHECK forgets that there was another network: %s", out)
+	}
 }
 
 func TestRefused(t *testing.T) {

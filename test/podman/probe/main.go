@@ -206,6 +206,10 @@ func dial(network, address string) string {
 
 // reason is the kernel's own word for it, without the ports that vary.
 func reason(err error) string {
+	var dns *net.DNSError
+	if errors.As(err, &dns) {
+		return "unknown name"
+	}
 	var errno syscall.Errno
 	if errors.As(err, &errno) {
 		return errno.Error()
