@@ -282,6 +282,37 @@ func TestReload(t *testing.T) {
 	f.host.Clean(t)
 }
 
+// TestReloadHeals: podman and runc bring lo up by themselves, so that a plugin
+// which does nothing would pass for one that works. This one also restores what
+// a container with CAP_NET_ADMIN took away.
+func TestReloadHeals(t *testing.T) {
+	for name, broken := range map[string][]string{
+		"no 127.0.0.1": {"ip", "address", "delete", "127.0.0.1/8", "dev", "lo"},
+		"no ::1":       {"ip", "address", "delete", "::1/128", "dev", "lo"},
+		"lo down":      {"ip", "link", "set", "lo", "down"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := setUp(t, false)
+			f.start("a", "--network", "airgap", "--cap-add", "NET_ADMIN")
+			sandbox.Run(t, append([]string{"podman", "exec", "a", "busybox"}, broken...)...)
+			addr := func() string { return sandbox.Run(t, "podman", "exec", "a", "ip", "addr") }
+			if out := addr(); strings.Contains(out, "LOWER_UP") && strings.Contains(out, "127.0.0.1/8") && strings.Contains(out, "::1/128") {
+				t.Fatalf("nothing was broken: %s", out)
+			}
+			sandbox.Run(t, "podman", "network", "reload", "a")
+			f.mustAnswer("a", "reloaded")
+			got := f.inspect("a")
+			// The kernel adds this one for an address that somebody else restored.
+			got["ip route"] = slices.DeleteFunc(got["ip route"], func(r string) bool { return r == "::1 dev lo metric 256" })
+			isolated(t, got)
+			// What podman leaves behind when it reloads, see TestReload.
+			id := sandbox.Run(t, "podman", "inspect", "--format", "{{.Id}}", "a")
+			sandbox.Run(t, "podman", "rm", "--force", "--time", "0", "a")
+			os.Remove("/var/lib/cni/results/airgap-" + id + "-lo")
+		})
+	}
+}
+
 func TestDisconnect(t *testing.T) {
 	f := setUp(t, false)
 	f.start("a", "--network", "airgap")
