@@ -1,0 +1,3 @@
+module github.com/cni-none/cni-none/test/podman
+
+go 1.26.0
