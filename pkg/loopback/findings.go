@@ -50,7 +50,7 @@ func (f *Findings) lookAtLo(lo *Link, exclusive bool) {
 	if !slices.Contains(lo.Addrs, lo4) {
 		f.Missing = append(f.Missing, lo4)
 	}
-	if lo.IPv6 && !slices.Contains(lo.Addrs, lo6) {
+	if lo.IPv6 && (!slices.Contains(lo.Addrs, lo6) || slices.Contains(lo.tentative, lo6)) {
 		f.Missing = append(f.Missing, lo6)
 	}
 	for _, a := range lo.Addrs {

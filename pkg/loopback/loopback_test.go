@@ -70,6 +70,7 @@ func TestUpHeals(t *testing.T) {
 			if _, err := n.Up(true); err != nil {
 				t.Fatal(err)
 			}
+			routes := allRoutes(ns)
 			ns.Do(func() error {
 				lo, err := netlink.LinkByName("lo")
 				return errors.Join(err, damage(lo))
@@ -83,8 +84,26 @@ func TestUpHeals(t *testing.T) {
 			if !s.Lo().Up || !slices.Equal(addrs, []netip.Prefix{lo4, lo6}) {
 				t.Errorf("%+v", s.Lo())
 			}
+			if healed := allRoutes(ns); healed != routes {
+				t.Errorf("routes were\n%sand are\n%s", routes, healed)
+			}
 		})
 	}
+}
+
+// allRoutes lists the routes of all tables, so that what was healed is no
+// different from what the kernel makes.
+func allRoutes(ns *nstest.NS) string {
+	var lines []string
+	ns.Do(func() error {
+		routes, err := netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{}, netlink.RT_FILTER_TABLE)
+		for _, r := range routes {
+			lines = append(lines, r.String()+"\n")
+		}
+		return err
+	})
+	slices.Sort(lines)
+	return strings.Join(lines, "")
 }
 
 func mustAddr(s string) *netlink.Addr {

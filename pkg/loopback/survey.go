@@ -31,6 +31,8 @@ type Link struct {
 	MTU      int    // bytes
 	MAC      net.HardwareAddr
 	Addrs    []netip.Prefix // IPv4 and IPv6
+
+	tentative []netip.Prefix // of Addrs, those that cannot be used yet (RFC 4862, 5.4)
 }
 
 // Survey lists what is in the namespace. It changes nothing.
@@ -130,10 +132,13 @@ func (c *conn) listAddrs(s *Survey) error {
 			}
 		},
 		func(b []byte) error {
-			index, prefix, err := parseAddr(b)
+			a, err := parseAddr(b)
 			for i := range s.Links {
-				if s.Links[i].Index == index && prefix.IsValid() {
-					s.Links[i].Addrs = append(s.Links[i].Addrs, prefix)
+				if l := &s.Links[i]; l.Index == a.index && a.prefix.IsValid() {
+					l.Addrs = append(l.Addrs, a.prefix)
+					if a.tentative {
+						l.tentative = append(l.tentative, a.prefix)
+					}
 				}
 			}
 			return err
@@ -222,37 +227,42 @@ func attributes(b []byte, visit func(typ uint16, value []byte)) error {
 	return nil
 }
 
-// parseAddr reads an RTM_NEWADDR message (rtnetlink(7), struct ifaddrmsg). The
-// prefix is invalid for families other than IPv4 and IPv6.
-func parseAddr(b []byte) (index int, prefix netip.Prefix, err error) {
+type addr struct {
+	index     int
+	prefix    netip.Prefix // invalid for families other than IPv4 and IPv6
+	tentative bool
+}
+
+// parseAddr reads an RTM_NEWADDR message (rtnetlink(7), struct ifaddrmsg).
+func parseAddr(b []byte) (addr, error) {
 	if len(b) < unix.SizeofIfAddrmsg {
-		return 0, prefix, errMalformed
+		return addr{}, errMalformed
 	}
 	msg := nl.DeserializeIfAddrmsg(b)
+	a := addr{index: int(msg.Index), tentative: msg.Flags&unix.IFA_F_TENTATIVE != 0}
 	if msg.Family != unix.AF_INET && msg.Family != unix.AF_INET6 {
-		return int(msg.Index), prefix, nil
+		return a, nil
 	}
 	// IFA_LOCAL is the interface's own address; IFA_ADDRESS is the peer's on a
 	// point-to-point link and stands alone for plain IPv6.
 	var local, address []byte
-	if err := attributes(b[unix.SizeofIfAddrmsg:], func(typ uint16, value []byte) {
+	err := attributes(b[unix.SizeofIfAddrmsg:], func(typ uint16, value []byte) {
 		switch typ {
 		case unix.IFA_LOCAL:
 			local = value
 		case unix.IFA_ADDRESS:
 			address = value
 		}
-	}); err != nil {
-		return 0, prefix, err
-	}
+	})
 	if local == nil {
 		local = address
 	}
 	ip, ok := netip.AddrFromSlice(local)
-	if !ok {
-		return 0, prefix, errMalformed
+	if err != nil || !ok {
+		return a, errMalformed
 	}
-	return int(msg.Index), netip.PrefixFrom(ip, int(msg.Prefixlen)), nil
+	a.prefix = netip.PrefixFrom(ip, int(msg.Prefixlen))
+	return a, nil
 }
 
 // parsePeer reads an RTM_NEWNSID message (net/core/net_namespace.c,

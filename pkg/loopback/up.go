@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"time"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -26,7 +27,7 @@ func (n *Netns) Up(exclusive bool) (*Survey, error) {
 		return nil, err
 	}
 	defer c.close()
-	for range upTries {
+	for try := range upTries {
 		s, err := c.survey()
 		if err != nil {
 			return nil, err
@@ -38,7 +39,14 @@ func (n *Netns) Up(exclusive bool) (*Survey, error) {
 		if refused := f.intended(); refused != nil {
 			return nil, refused
 		}
-		if err := c.heal(s.Lo().Index, f); err != nil {
+		err = c.heal(s.Lo().Index, f)
+		if errors.Is(err, unix.EEXIST) {
+			// Somebody else was faster, or the kernel has not got round to ::1: what
+			// comes by netlink it takes up in the background (addrconf_dad_start).
+			time.Sleep(time.Millisecond << try)
+			err = nil
+		}
+		if err != nil {
 			return nil, err
 		}
 	}
@@ -53,8 +61,7 @@ func (c *conn) heal(index int, f *Findings) error {
 		return c.setUp(index)
 	}
 	for _, p := range f.Missing {
-		// EEXIST: somebody else was faster.
-		if err := c.addAddr(index, p); err != nil && !errors.Is(err, unix.EEXIST) {
+		if err := c.addAddr(index, p); err != nil {
 			return err
 		}
 	}
@@ -84,5 +91,10 @@ func (c *conn) addAddr(index int, p netip.Prefix) error {
 	req.AddData(msg)
 	req.AddData(nl.NewRtAttr(unix.IFA_LOCAL, p.Addr().AsSlice()))
 	req.AddData(nl.NewRtAttr(unix.IFA_ADDRESS, p.Addr().AsSlice()))
+	if p.Addr().Is6() {
+		// Without it there is a route that the kernel does not make when it adds
+		// the address itself (addrconf.c, init_loopback).
+		req.AddData(nl.NewRtAttr(unix.IFA_FLAGS, nl.Uint32Attr(unix.IFA_F_NOPREFIXROUTE)))
+	}
 	return c.do("give lo "+p.String(), req)
 }

@@ -188,10 +188,10 @@ func handle(path string) (*netlink.Handle, func(), error) {
 	}
 	h, err := netlink.NewHandleAt(ns, unix.NETLINK_ROUTE)
 	if err != nil {
-		ns.Close()
+		_ = ns.Close()
 		return nil, nil, err
 	}
-	return h, func() { h.Close(); ns.Close() }, nil
+	return h, func() { h.Close(); _ = ns.Close() }, nil
 }
 
 // With runs fn with a netlink handle in the namespace at path.
