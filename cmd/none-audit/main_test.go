@@ -67,6 +67,8 @@ func outputIn(t *testing.T, do func(start func() error) error, cmd *exec.Cmd) (s
 	if err := do(cmd.Start); err != nil {
 		t.Fatalf("%v: %v", cmd.Args, err)
 	}
+	hung := time.AfterFunc(patience, func() { _ = cmd.Process.Kill() })
+	defer hung.Stop()
 	var exit *exec.ExitError
 	if err := cmd.Wait(); err != nil && !errors.As(err, &exit) {
 		t.Fatalf("%v: %v\n%s", cmd.Args, err, errs.String())
