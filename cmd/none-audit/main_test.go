@@ -215,6 +215,7 @@ const patience = 30 * time.Second
 
 func startWatch(t *testing.T, args ...string) *watching {
 	t.Helper()
+	nstest.New(t) // needs root, as this does
 	w := &watching{t: t}
 	w.cmd = exec.Command(audit, append([]string{"watch", "--json", "--cni-cache", t.TempDir(), "--listen", "127.0.0.1:0"}, args...)...)
 	stdout, err := w.cmd.StdoutPipe()

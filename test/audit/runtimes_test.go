@@ -231,3 +231,51 @@ func TestDocker(t *testing.T) {
 	w.until(r.Inode, "violated")
 	one(t, 1, id[:12])
 }
+
+// A file system whose server does not answer keeps nobody from looking.
+func TestDeadFileServer(t *testing.T) {
+	server, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
+	if err != nil && os.Getenv("CI") == "" {
+		t.Skipf("needs FUSE: %v", err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close() // ends whoever waits for it
+	dir := t.TempDir()
+	if err := unix.Mount("dead", dir, "fuse", 0, fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0", server.Fd())); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = unix.Unmount(dir, unix.MNT_DETACH) }()
+	fd, err := unix.Open(dir, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+
+	control := exec.Command("busybox", "stat", "-L", fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), fd))
+	if err := control.Start(); err != nil {
+		t.Fatal(err)
+	}
+	waits := make(chan error, 1)
+	go func() { waits <- control.Wait() }()
+	cmd := exec.Command(bin + "/none-audit")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	looked := make(chan error, 1)
+	go func() { looked <- cmd.Wait() }()
+	select {
+	case err := <-looked:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("none-audit waits")
+	}
+	select {
+	case err := <-waits:
+		t.Errorf("control: stat did not wait: %v", err)
+	default:
+	}
+}
