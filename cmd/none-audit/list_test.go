@@ -316,7 +316,7 @@ func TestLookingDoesNotPinAMount(t *testing.T) {
 		t.Errorf("opened %d, want %d, %v", st.Ino, n, err)
 	}
 	if err := unix.Unmount(ns.Path, 0); err != nil {
-		t.Error(err)
+		t.Fatal(err)
 	}
 	if err := unix.Mount("/proc/self/ns/uts", ns.Path, "", unix.MS_BIND, ""); err != nil { // for nstest's clean-up
 		t.Error(err)

@@ -67,6 +67,8 @@ func outputIn(t *testing.T, do func(start func() error) error, cmd *exec.Cmd) (s
 	if err := do(cmd.Start); err != nil {
 		t.Fatalf("%v: %v", cmd.Args, err)
 	}
+	hung := time.AfterFunc(patience, func() { _ = cmd.Process.Kill() })
+	defer hung.Stop()
 	var exit *exec.ExitError
 	if err := cmd.Wait(); err != nil && !errors.As(err, &exit) {
 		t.Fatalf("%v: %v\n%s", cmd.Args, err, errs.String())
@@ -213,6 +215,7 @@ const patience = 30 * time.Second
 
 func startWatch(t *testing.T, args ...string) *watching {
 	t.Helper()
+	nstest.New(t) // needs root, as this does
 	w := &watching{t: t}
 	w.cmd = exec.Command(audit, append([]string{"watch", "--json", "--cni-cache", t.TempDir(), "--listen", "127.0.0.1:0"}, args...)...)
 	stdout, err := w.cmd.StdoutPipe()

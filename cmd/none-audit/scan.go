@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"runtime"
 	"slices"
@@ -92,6 +93,8 @@ func (w way) openNamespace() (f *os.File, inode uint64, err error) {
 
 var errNotNetns = errors.New("not a network namespace")
 
+const resolveCached = 0x20 // RESOLVE_CACHED, include/uapi/linux/openat2.h
+
 func (w way) find() (int, error) {
 	if w.root == "" {
 		return retryOpen(func() (int, error) { return unix.Open(w.path, unix.O_PATH|unix.O_CLOEXEC, 0) })
@@ -103,19 +106,30 @@ func (w way) find() (int, error) {
 		return -1, err
 	}
 	defer unix.Close(root)
-	// The path may have been replaced by a link: it stays below that root.
-	how := unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS}
-	return retryOpen(func() (int, error) { return unix.Openat2(root, w.path, &how) })
+	// The kernel names mount points without links, and has what is on the way to
+	// one in its cache: no server needs to be asked, nor the FUSE program of
+	// somebody who would like us to wait.
+	how := unix.OpenHow{
+		Flags:   unix.O_PATH | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_SYMLINKS | resolveCached,
+	}
+	fd, err := retryOpen(func() (int, error) { return unix.Openat2(root, w.path, &how) })
+	if errors.Is(err, unix.EINVAL) { // RESOLVE_CACHED came with Linux 5.12
+		how.Resolve &^= resolveCached
+		fd, err = retryOpen(func() (int, error) { return unix.Openat2(root, w.path, &how) })
+	}
+	return fd, err
 }
 
-func retryOpen(open func() (int, error)) (int, error) {
-	for {
-		fd, err := open()
-		// openat2(2): EAGAIN where a rename raced with the look-up.
+// retryOpen repeats what was interrupted, or raced with a rename (openat2(2), EAGAIN).
+func retryOpen(open func() (int, error)) (fd int, err error) {
+	for range 16 {
+		fd, err = open()
 		if !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.EAGAIN) {
-			return fd, err
+			break
 		}
 	}
+	return fd, err
 }
 
 // netInode reads a link as the kernel writes it: "net:[4026531833]".
@@ -262,7 +276,7 @@ func (s *scan) addFiles(dir string) error {
 		}
 		inode, ok := netInode(link)
 		if !ok && strings.HasPrefix(link, "/") {
-			inode, ok = s.mountedInode(path)
+			inode, ok = s.mountedInode(dir, fd)
 		}
 		if ok {
 			ns := s.at(inode, way{path: path})
@@ -272,12 +286,28 @@ func (s *scan) addFiles(dir string) error {
 	return nil
 }
 
+// firstInode is the lowest inode number of a namespace: the initial ones are
+// just below PROC_DYNAMIC_FIRST, all others above (include/uapi/linux/nsfs.h,
+// fs/proc/generic.c).
+const firstInode = 0xeffffff0
+
 // mountedInode is for a file that was opened by the path of a bind mount and is
 // called by it. Most files that have a path are no namespaces, and one may be on
-// a server that does not answer: the kernel is not to ask it (statx(2)).
-func (s *scan) mountedInode(path string) (uint64, bool) {
+// a server that does not answer, which even stat(2) through /proc would wait for.
+// So the number comes first, from where nobody is asked (proc_pid_fdinfo(5)).
+func (s *scan) mountedInode(dir, fd string) (uint64, bool) {
+	info, err := os.ReadFile(dir + "/fdinfo/" + fd)
+	if err != nil {
+		return 0, false
+	}
+	_, after, ok := strings.Cut(string(info), "\nino:\t") // since Linux 5.14
+	number, _, _ := strings.Cut(after, "\n")
+	if n, err := strconv.ParseUint(number, 10, 64); ok && (err != nil || n < firstInode || n > math.MaxUint32) {
+		return 0, false
+	}
+	path := dir + "/fd/" + fd
 	var st unix.Statx_t
-	err := unix.Statx(unix.AT_FDCWD, path, unix.AT_STATX_DONT_SYNC|unix.AT_NO_AUTOMOUNT, unix.STATX_INO, &st)
+	err = unix.Statx(unix.AT_FDCWD, path, unix.AT_STATX_DONT_SYNC|unix.AT_NO_AUTOMOUNT, unix.STATX_INO, &st)
 	if err != nil || st.Dev_major != s.nsfs[0] || st.Dev_minor != s.nsfs[1] {
 		return 0, false
 	}

@@ -169,6 +169,7 @@ func TestWatchKeepsNothingAlive(t *testing.T) {
 // The kernel gives a number to the next namespace as soon as it is free. What
 // was expected of the first is not expected of the second.
 func TestWatchTellsNamespacesWithOneNumberApart(t *testing.T) {
+	nstest.New(t) // needs root, as this does
 	e, err := listen()
 	if err != nil {
 		t.Fatal(err)

@@ -66,7 +66,7 @@ func lacking() string {
 	if os.Geteuid() != 0 {
 		return "needs root"
 	}
-	for _, program := range []string{"runc", "podman", "busybox", bin + "/none", bin + "/none-audit", bin + "/containerd24/containerd"} {
+	for _, program := range []string{"runc", "podman", "dockerd", "/usr/bin/docker", "busybox", bin + "/none", bin + "/none-audit", bin + "/containerd24/containerd"} {
 		if _, err := exec.LookPath(program); err != nil {
 			return fmt.Sprintf("%v: run test/audit/run.sh", err)
 		}

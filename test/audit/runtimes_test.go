@@ -4,11 +4,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // runc starts a container in a network namespace of its own, as runc does it
@@ -186,8 +188,94 @@ func TestPodman(t *testing.T) {
 	if !strings.Contains(line, "isolated") || !strings.Contains(line, "sleep[") || !strings.Contains(line, "lo only") {
 		t.Errorf("the line of %s: %q", none[:12], line)
 	}
-	// It says nothing of podman's monitor, which has the container's name in its cgroup.
-	if rows, _ := audit(t, none); len(rows) != 1 || strconv.Itoa(len(rows[0].Processes)) != "1" {
+	// Podman's monitor is in the machine's namespace, and no part of the container.
+	if rows, _ := audit(t, none); len(rows) != 1 || len(rows[0].Processes) != 1 {
 		t.Errorf("%+v", rows)
+	}
+}
+
+// Docker's none network, the reference for this plugin.
+func TestDocker(t *testing.T) {
+	log, err := os.Create("/run/dockerd.log")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("dockerd", "--iptables=false", "--bridge=none", "--storage-driver", "vfs",
+		"--cgroup-parent", "/"+os.Getenv(cgroupVar), "--data-root", "/run/docker-data")
+	cmd.Stdout, cmd.Stderr = log, log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Signal(unix.SIGTERM)
+		_ = cmd.Wait()
+		log.Close()
+		if t.Failed() {
+			data, _ := os.ReadFile(log.Name())
+			t.Logf("dockerd:\n%s", data)
+		}
+	})
+	docker := "/usr/bin/docker" // Debian's, of dockerd's version
+	poll(t, "dockerd", func() bool { return exec.Command(docker, "version").Run() == nil })
+	must(t, docker, "load", "--input", image(t))
+
+	id := strings.TrimSpace(must(t, docker, "run", "--detach", "--network", "none", pause))
+	t.Cleanup(func() { must(t, docker, "rm", "--force", id) })
+	r := one(t, 0, id)
+	if r.Verdict != "isolated" || len(r.Containers) != 1 || r.Containers[0].ID != id {
+		t.Errorf("%+v", r)
+	}
+	w := watch(t, "--interval", "500ms", "--settle", "300ms")
+	w.until(r.Inode, "isolated")
+	connect(t, r.Processes[0].PID)
+	w.until(r.Inode, "violated")
+	one(t, 1, id[:12])
+}
+
+// A file system whose server does not answer keeps nobody from looking.
+func TestDeadFileServer(t *testing.T) {
+	server, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
+	if err != nil && os.Getenv("CI") == "" {
+		t.Skipf("needs FUSE: %v", err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close() // ends whoever waits for it
+	dir := t.TempDir()
+	if err := unix.Mount("dead", dir, "fuse", 0, fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0", server.Fd())); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = unix.Unmount(dir, unix.MNT_DETACH) }()
+	fd, err := unix.Open(dir, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+
+	control := exec.Command("busybox", "stat", "-L", fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), fd))
+	if err := control.Start(); err != nil {
+		t.Fatal(err)
+	}
+	waits := make(chan error, 1)
+	go func() { waits <- control.Wait() }()
+	cmd := exec.Command(bin + "/none-audit")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	looked := make(chan error, 1)
+	go func() { looked <- cmd.Wait() }()
+	select {
+	case err := <-looked:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("none-audit waits")
+	}
+	select {
+	case err := <-waits:
+		t.Errorf("control: stat did not wait: %v", err)
+	default:
 	}
 }
