@@ -181,28 +181,30 @@ func (s *suite) testFindServices(t *testing.T) {
 // testLargePod wants the rules to stay within the cost that the API server grants
 // them, for pods far larger than any in use: beyond it, a pod is refused.
 func (s *suite) testLargePod(t *testing.T) {
-	large := func(containers int) func(p *corev1.Pod) {
-		return func(p *corev1.Pod) {
-			for i := range containers {
-				c := container(fmt.Sprint("large", i))
-				c.Ports = make([]corev1.ContainerPort, 10)
-				for j := range c.Ports {
-					c.Ports[j].ContainerPort = int32(10*i + j + 1)
-				}
-				c.LivenessProbe = &corev1.Probe{ProbeHandler: corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"true"}}}}
-				c.ReadinessProbe, c.StartupProbe = c.LivenessProbe, c.LivenessProbe
-				c.Lifecycle = &corev1.Lifecycle{PreStop: &corev1.LifecycleHandler{Exec: c.LivenessProbe.Exec}}
-				c.SecurityContext = &corev1.SecurityContext{Capabilities: &corev1.Capabilities{
-					Drop: []corev1.Capability{"ALL"}, Add: []corev1.Capability{"CHOWN", "FOWNER", "SETUID", "SETGID", "KILL"}}}
-				p.Spec.Containers = append(p.Spec.Containers, c)
-				p.Spec.Volumes = append(p.Spec.Volumes, corev1.Volume{Name: fmt.Sprint("v", i),
-					VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}})
-			}
-		}
-	}
-	p := s.create(t, s.ns, pod(hermetic, large(200)))
+	p := s.create(t, s.ns, pod(hermetic, largePod(200)))
 	if err := s.patch(t, p, `[{"op":"replace","path":"/spec/containers/0/image","value":"other"}]`); err != nil {
 		t.Errorf("an update of a large pod: %v", err)
+	}
+}
+
+// largePod adds containers with something in every field that a rule reads.
+func largePod(containers int) func(*corev1.Pod) {
+	return func(p *corev1.Pod) {
+		for i := range containers {
+			c := container(fmt.Sprint("large", i))
+			c.Ports = make([]corev1.ContainerPort, 10)
+			for j := range c.Ports {
+				c.Ports[j].ContainerPort = int32(10*i + j + 1)
+			}
+			c.LivenessProbe = &corev1.Probe{ProbeHandler: corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"true"}}}}
+			c.ReadinessProbe, c.StartupProbe = c.LivenessProbe, c.LivenessProbe
+			c.Lifecycle = &corev1.Lifecycle{PreStop: &corev1.LifecycleHandler{Exec: c.LivenessProbe.Exec}}
+			c.SecurityContext = &corev1.SecurityContext{Capabilities: &corev1.Capabilities{
+				Drop: []corev1.Capability{"ALL"}, Add: []corev1.Capability{"CHOWN", "FOWNER", "SETUID", "SETGID", "KILL"}}}
+			p.Spec.Containers = append(p.Spec.Containers, c)
+			p.Spec.Volumes = append(p.Spec.Volumes, corev1.Volume{Name: fmt.Sprint("v", i),
+				VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}})
+		}
 	}
 }
 
@@ -319,4 +321,15 @@ func (s *suite) testDefaults(t *testing.T) {
 			}
 		})
 	}
+}
+
+// testRemove takes the policies away again, as a user does.
+func (s *suite) testRemove(t *testing.T) {
+	if out, err := s.kubectl(t, "delete", "-k", policyDir); err != nil {
+		t.Fatalf("kubectl delete: %v\n%s", err, out)
+	}
+	eventually(t, "the policies to be gone", func() error {
+		_, err := s.tryCreate(t, s.ns, pod(hermetic, hostNetwork))
+		return err
+	})
 }

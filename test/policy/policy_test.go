@@ -50,6 +50,7 @@ func TestPolicies(t *testing.T) {
 			t.Run("type check", s.testTypeCheck)
 			t.Run("pods", s.testPods)
 			t.Run("containers", s.testContainers)
+			t.Run("kubectl debug", s.testKubectlDebug)
 			t.Run("allowed", s.testAllowed)
 			t.Run("namespace's mesh and claims", s.testNamespaceDecides)
 			t.Run("update", s.testUpdate)
@@ -71,6 +72,7 @@ func TestPolicies(t *testing.T) {
 				}
 			})
 			t.Run("defaults", s.testDefaults)
+			t.Run("remove", s.testRemove)
 		})
 	}
 }
@@ -475,6 +477,20 @@ func (s *suite) testContainers(t *testing.T) {
 	}
 }
 
+// testKubectlDebug runs what the message about capabilities advises.
+func (s *suite) testKubectlDebug(t *testing.T) {
+	p := s.create(t, s.ns, pod(hermetic))
+	debug := func(profile string) (string, error) {
+		return s.kubectl(t, "debug", "-n", s.ns, p.Name, "--image=busybox", "--profile="+profile, "--", "true")
+	}
+	if out, err := debug("general"); err == nil || !strings.Contains(out, "for kubectl debug use --profile=restricted") {
+		t.Errorf("general: %v\n%s", err, out)
+	}
+	if out, err := debug("restricted"); err != nil {
+		t.Errorf("restricted: %v\n%s", err, out)
+	}
+}
+
 // debug adds an ephemeral container to a pod.
 func (s *suite) debug(t *testing.T, p *corev1.Pod, edit func(*corev1.Container)) error {
 	t.Helper()
@@ -616,6 +632,19 @@ func (s *suite) testUpdate(t *testing.T) {
 			}
 		})
 	}
+	// The other doors do not lead to the annotations: the API server drops the change.
+	for _, door := range []string{"resize", "ephemeralcontainers"} {
+		t.Run(door, func(t *testing.T) {
+			p := s.create(t, s.ns, pod(hermetic))
+			got, err := s.CoreV1().Pods(s.ns).Patch(t.Context(), p.Name, types.MergePatchType, []byte(annotation(networksKey, `"other"`)), metav1.PatchOptions{}, door)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, ok := got.Annotations[networksKey]; ok {
+				t.Error("the annotation came in")
+			}
+		})
+	}
 	t.Run("image", func(t *testing.T) {
 		p := s.create(t, s.ns, pod(hermetic))
 		if err := s.patch(t, p, `[{"op":"replace","path":"/spec/containers/0/image","value":"other"}]`); err != nil {
@@ -691,7 +720,7 @@ func (s *suite) testBindings(t *testing.T) {
 		{"", sidecarKey, mesh},
 		{"", ambientKey, mesh},
 		{"", "", ""},
-		{"example.com/x", "topology.kubernetes.io/zone", ""},
+		{"example.com/x", "example.com/y", ""},
 	} {
 		t.Run(test.annotation+test.label, func(t *testing.T) {
 			p := s.create(t, s.ns, pod(hermetic))
@@ -712,6 +741,10 @@ func (s *suite) testBindings(t *testing.T) {
 				}
 				if _, ok := bound.Annotations[test.annotation]; test.annotation != "" && !ok {
 					t.Error("the annotation did not reach the pod: the rules on bindings are for nothing")
+				}
+				// Labels do since 1.35.
+				if _, ok := bound.Labels[test.label]; test.label != "" && ok != (s.version == "136") {
+					t.Errorf("the label reached the pod: %v", ok)
 				}
 				return
 			}
