@@ -8,8 +8,8 @@
 #
 # One line per Service: NAMESPACE/SERVICE, its IP families, the pods it selects.
 # Ends with 0 if there is none, 1 if there are some, 2 if it could not find out.
-# Needs kubectl, and the right to list pods and services (in all namespaces, unless
-# -n is given). KUBECTL names another kubectl.
+# Needs bash 3.2, kubectl, and the right to list pods and services (in all
+# namespaces, unless -n is given). KUBECTL names another kubectl.
 set -euo pipefail
 trap 'echo "find-services.sh: could not look: see the message above" >&2; exit 2' ERR
 kubectl=${KUBECTL:-kubectl}
@@ -25,10 +25,10 @@ pod_line='{{range .items}}{{.metadata.namespace}}|{{.metadata.name}}|{{with .spe
 # without a selector selects nothing.
 service_line='{{range .items}}{{if .spec.selector}}{{.metadata.namespace}}|{{.metadata.name}}|{{range $i, $f := .spec.ipFamilies}}{{if $i}},{{end}}{{$f}}{{end}}|{{range $k, $v := .spec.selector}}{{$k}}={{$v}},{{end}}{{"\n"}}{{end}}{{end}}'
 
-pods=$("$kubectl" "$@" get pods "${scope[@]}" -o go-template="$pod_line" |
+pods=$("$kubectl" "$@" get pods ${scope[@]+"${scope[@]}"} -o go-template="$pod_line" |
 	awk -F'|' '$3 ~ /^airgap(-|$)/ || $4 ~ /[^a-z0-9-]airgap(-[a-z0-9-]*)?[^a-z0-9\/-]/ {print $1 "|" $2}')
 [ -n "$pods" ] || exit 0
-services=$("$kubectl" "$@" get services "${scope[@]}" -o go-template="$service_line")
+services=$("$kubectl" "$@" get services ${scope[@]+"${scope[@]}"} -o go-template="$service_line")
 
 found=0
 while IFS='|' read -r namespace service families selector; do

@@ -565,7 +565,8 @@ func (s *suite) testAllowed(t *testing.T) {
 	}
 }
 
-// testNamespaceDecides has the two rules that look at the pod's namespace.
+// testNamespaceDecides has the rules that look at the pod's namespace, and the one
+// that does not look at its ServiceAccount.
 func (s *suite) testNamespaceDecides(t *testing.T) {
 	ambient := s.namespace(t, "ambient", map[string]string{ambientKey: "ambient"})
 	_, err := s.tryCreate(t, ambient, pod(hermetic))
@@ -576,6 +577,22 @@ func (s *suite) testNamespaceDecides(t *testing.T) {
 	s.create(t, s.namespace(t, "claims", map[string]string{"cni-none.dev/allow-resource-claims": "true"}), pod(hermetic, claim))
 	_, err = s.tryCreate(t, s.namespace(t, "no-claims", map[string]string{"cni-none.dev/allow-resource-claims": "false"}), pod(hermetic, claim))
 	s.wantRefused(t, err, "cni-none-hermetic-pods", "resourceClaims can")
+
+	// No token is mounted here, but it is the ServiceAccount that says so, which may change.
+	patch := []byte(`{"automountServiceAccountToken":false}`)
+	if _, err := s.CoreV1().ServiceAccounts(ambient).Patch(t.Context(), "default", types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	unsaid := func(p *corev1.Pod) { p.Spec.AutomountServiceAccountToken = nil }
+	eventually(t, "the API server to see the ServiceAccount's change", func() error {
+		p, err := s.tryCreate(t, ambient, pod(unsaid))
+		if err == nil && len(p.Spec.Volumes) > 0 {
+			return fmt.Errorf("volume %s", p.Spec.Volumes[0].Name)
+		}
+		return err
+	})
+	_, err = s.tryCreate(t, ambient, pod(hermetic, label(ambientKey, "none"), unsaid))
+	s.wantRefused(t, err, "cni-none-hermetic-pods", "its token")
 }
 
 // testUpdate changes pods that exist, through each door: the pod and its status.
