@@ -1,0 +1,12 @@
+module github.com/cni-none/cni-none/test/bench
+
+go 1.26.0
+
+require (
+	github.com/vishvananda/netlink v1.3.1
+	golang.org/x/sys v0.49.0
+)
+
+require github.com/vishvananda/netns v0.0.5 // indirect
+
+replace github.com/cni-none/cni-none => ../..

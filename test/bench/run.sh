@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Measures the plugin; needs root. Prints the tables and leaves them, the figures
+# as JSON and the plot in bin/bench/. With --docs the plot goes into docs/ too.
+# usage: test/bench/run.sh [--quick] [--docs] [option of the bench program ...]
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+root=$(cd "$here/../.." && pwd)
+bin=$root/bin
+command -v go >/dev/null || PATH=$PATH:/usr/local/go/bin
+options=() docs=
+for o in "$@"; do
+	case $o in
+	--quick) options+=(-rounds 20 -blocks 2 -namespaces 1,50 -ns-rounds 10 -callers 1,8 -pairs 24) ;;
+	--docs) docs=yes ;;
+	*) options+=("$o") ;;
+	esac
+done
+"$root/test/tools/debian.sh" strace
+"$root/test/tools/build.sh" cniplugins
+make -s -C "$root" build
+cd "$here"
+# Whatever is compared is built alike: no cgo, no PIE.
+for p in empty floor peak; do
+	CGO_ENABLED=0 go build -trimpath -buildvcs=false -buildmode=exe -o "$bin/bench-$p" "./$p"
+done
+CGO_ENABLED=0 go build -trimpath -buildvcs=false -o "$bin/bench-run" .
+"$bin/bench-run" -bin "$bin" -out "$bin/bench" ${options+"${options[@]}"}
+if [ -n "$docs" ]; then cp "$bin/bench/performance.svg" "$root/docs/"; fi
