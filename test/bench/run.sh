@@ -26,3 +26,5 @@ done
 CGO_ENABLED=0 go build -trimpath -buildvcs=false -o "$bin/bench-run" .
 "$bin/bench-run" -bin "$bin" -out "$bin/bench" ${options+"${options[@]}"}
 if [ -n "$docs" ]; then cp "$bin/bench/performance.svg" "$root/docs/"; fi
+# The same in process: pkg/loopback beside what containerd does with lo.
+go test -run '^$' -bench . -benchtime 2000x -count 3 . | tee "$bin/bench/inprocess.txt"
