@@ -63,6 +63,7 @@ func (b *bench) crowd() error {
 			if err := ns.setUp(true); err != nil {
 				return err
 			}
+			ns.h.Close() // or every fork and exec would copy and close it, and be the dearer for it
 			others = append(others, ns)
 		}
 		if err := visit(n); err != nil {
@@ -136,9 +137,14 @@ func (b *bench) parallel() error {
 	for _, n := range b.callers {
 		most = max(most, n)
 	}
-	namespaces := make([]*namespace, most)
-	for i := range namespaces {
-		if namespaces[i], err = b.namespace(); err != nil {
+	// bridge has its own: with a veth, a namespace learns a number for the node's
+	// and keeps it, and ours refuses such a one.
+	shared, bridged := make([]*namespace, most), make([]*namespace, most)
+	for i := range most {
+		if shared[i], err = b.namespace(); err != nil {
+			return err
+		}
+		if bridged[i], err = b.namespace(); err != nil {
 			return err
 		}
 	}
@@ -148,9 +154,9 @@ func (b *bench) parallel() error {
 		rates[callers] = map[string]float64{}
 		rand.Shuffle(len(programs), func(i, j int) { programs[i], programs[j] = programs[j], programs[i] })
 		for _, program := range programs {
-			pairs := b.pairs
+			namespaces, pairs := shared, b.pairs
 			if program == bridge {
-				pairs = (pairs + 2) / 3 // it is several times slower
+				namespaces, pairs = bridged, (pairs+2)/3 // it is several times slower
 			}
 			took, err := b.pairsOf(program, dir, namespaces[:callers], pairs)
 			if err != nil {
