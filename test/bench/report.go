@@ -55,7 +55,7 @@ func host() Host {
 	h := Host{CPUs: runtime.NumCPU(), Go: runtime.Version()}
 	var u unix.Utsname
 	if unix.Uname(&u) == nil {
-		h.Kernel = unix.ByteSliceToString(u.Release[:])
+		h.Kernel, _, _ = strings.Cut(unix.ByteSliceToString(u.Release[:]), "-") // without the builder's suffix
 	}
 	info, _ := os.ReadFile("/proc/cpuinfo")
 	for line := range strings.Lines(string(info)) {

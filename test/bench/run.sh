@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Measures the plugin; needs root. Prints the tables and leaves them, the figures
-# as JSON and the plot in bin/bench/. With --docs the plot goes into docs/ too;
-# without --no-containerd the last part starts sandboxes on a containerd.
+# as JSON and the plot in bin/bench/. --docs copies the plot into docs/, and
+# --no-containerd leaves out the last part, which starts sandboxes on a containerd.
 # usage: test/bench/run.sh [--quick] [--docs] [--no-containerd] [option of the bench program ...]
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
