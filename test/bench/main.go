@@ -8,6 +8,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -94,9 +96,11 @@ func enclose() error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	// An interrupt reaches the child as well; this process stays to clean up.
-	signal.Ignore(os.Interrupt, syscall.SIGTERM)
-	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
+	// An interrupt ends the child; this process stays to clean up.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	runtime.LockOSThread() // Pdeathsig means this thread's death
+	cmd := exec.CommandContext(ctx, "/proc/self/exe", os.Args[1:]...)
 	cmd.Env = append(os.Environ(), insideEnv+"="+dir)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{
@@ -113,7 +117,6 @@ func enclose() error {
 }
 
 func measure(o options, dir string) error {
-	signal.Reset(os.Interrupt, syscall.SIGTERM)
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)
 	}
