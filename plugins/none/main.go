@@ -1,9 +1,3 @@
-// A process that lives for a millisecond has no use for reading its cgroup's
-// limits at the start and watching them (go.dev/doc/godebug).
-//
-//go:debug containermaxprocs=0
-//go:debug updatemaxprocs=0
-
 // Command none is a CNI plugin for a container that must have no network: a
 // network namespace of its own, a loopback interface that works, and nothing
 // else, as with docker run --network none.

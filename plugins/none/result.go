@@ -4,63 +4,51 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 
-	"github.com/containernetworking/cni/pkg/types"
 	types040 "github.com/containernetworking/cni/pkg/types/040"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
 
 	"github.com/cni-none/cni-none/pkg/loopback"
 )
 
-// result is a CNI result as all versions from 0.3.0 write it. The types of the
-// cni module are not used: a conversion there leaks mtu into 1.0.0 and takes
-// three passes.
-type result struct {
-	CNIVersion string      `json:"cniVersion"`
-	Interfaces []iface     `json:"interfaces"`
-	IPs        []ipAddress `json:"ips,omitempty"`
-	DNS        *types.DNS  `json:"dns,omitempty"`
-}
-
-type iface struct {
-	Name    string `json:"name"`
-	MAC     string `json:"mac"`
-	MTU     int    `json:"mtu,omitempty"` // bytes; from 1.1.0
-	Sandbox string `json:"sandbox"`
-}
-
-type ipAddress struct {
-	Version string `json:"version,omitempty"` // "4" or "6"; until 0.4.0
-	Address string `json:"address"`
-	// No "interface": the address is on none. containerd takes such an address
-	// for the sandbox's.
-}
-
-// result says that there is lo, and no address but the placeholders.
+// result says that there is lo, and no address but the placeholders, as all
+// versions from 0.3.0 write it. The types of the cni module are not used: a
+// conversion there leaks mtu into 1.0.0 and takes three passes. Nor is a struct:
+// encoding/json would build encoders for it in every process, a twentieth of an ADD.
 func (c *call) result(conf *config, lo *loopback.Link) []byte {
-	r := result{
-		CNIVersion: c.cniVersion,
-		Interfaces: []iface{{Name: lo.Name, MAC: lo.MAC.String(), Sandbox: c.getenv("CNI_NETNS")}},
-	}
+	mtu := ""
 	if c.cniVersion == "1.1.0" {
-		r.Interfaces[0].MTU = lo.MTU
+		mtu = `,"mtu":` + strconv.Itoa(lo.MTU) // bytes
 	}
+	// No "interface": a placeholder is on none. containerd takes such an address
+	// for the sandbox's.
+	var ips []string
 	for _, p := range conf.placeholders {
-		address := p.address(c.getenv("CNI_CONTAINERID"))
-		ip := ipAddress{Address: address.String()}
-		if c.cniVersion[0] == '0' {
-			ip.Version = "6"
-			if address.Addr().Is4() {
-				ip.Version = "4"
-			}
+		address, version := p.address(c.getenv("CNI_CONTAINERID")), ""
+		switch {
+		case c.cniVersion[0] != '0':
+		case address.Addr().Is4():
+			version = `"version":"4",`
+		default:
+			version = `"version":"6",`
 		}
-		r.IPs = append(r.IPs, ip)
+		ips = append(ips, "{"+version+`"address":`+text(address.String())+"}")
+	}
+	rest := ""
+	if len(ips) > 0 {
+		rest += `,"ips":[` + strings.Join(ips, ",") + "]"
 	}
 	if !conf.dns.IsEmpty() {
-		r.DNS = &conf.dns
+		rest += `,"dns":` + text(conf.dns)
 	}
-	return encode(r)
+	return []byte(`{"cniVersion":` + text(c.cniVersion) + `,"interfaces":[{"name":` + text(lo.Name) +
+		`,"mac":` + text(lo.MAC.String()) + mtu + `,"sandbox":` + text(c.getenv("CNI_NETNS")) + "}]" + rest + "}\n")
 }
+
+// text is v in JSON, without a newline.
+func text(v any) string { return strings.TrimSuffix(string(encode(v)), "\n") }
 
 // validResult refuses what would make a reader of the result crash: a result of
 // another version, nulls in its lists, an index that points nowhere.

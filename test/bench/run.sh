@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# Measures the plugin; needs root. Prints the tables and leaves them, the figures
+# as JSON and the plot in bin/bench/. --docs copies the plot into docs/, and
+# --no-containerd leaves out the last part, which starts sandboxes on a containerd.
+# usage: test/bench/run.sh [--quick] [--docs] [--no-containerd] [option of the bench program ...]
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+root=$(cd "$here/../.." && pwd)
+bin=$root/bin
+command -v go >/dev/null || PATH=$PATH:/usr/local/go/bin
+options=() docs= containerd=yes
+for o in "$@"; do
+	case $o in
+	--quick) containerd= options+=(-rounds 20 -blocks 2 -namespaces 1,50 -ns-rounds 10 -callers 1,8 -pairs 24) ;;
+	--docs) docs=yes ;;
+	--no-containerd) containerd= ;;
+	*) options+=("$o") ;;
+	esac
+done
+"$root/test/tools/debian.sh" strace
+"$root/test/tools/build.sh" cniplugins
+make -s -C "$root" build
+cd "$here"
+# Whatever is compared is built alike: no cgo, no PIE.
+for p in empty floor peak; do
+	CGO_ENABLED=0 go build -trimpath -buildvcs=false -buildmode=exe -o "$bin/bench-$p" "./$p"
+done
+CGO_ENABLED=0 go build -trimpath -buildvcs=false -o "$bin/bench-run" .
+"$bin/bench-run" -bin "$bin" -out "$bin/bench" ${options+"${options[@]}"}
+if [ -n "$docs" ]; then cp "$bin/bench/performance.svg" "$root/docs/"; fi
+# The same in process: pkg/loopback beside what containerd does with lo.
+go test -run '^$' -bench . -benchtime 2000x -count 3 . | tee "$bin/bench/inprocess.txt"
+# And what is left of it in a sandbox's start and stop.
+if [ -n "$containerd" ]; then
+	"$root/test/tools/debian.sh" containerd runc busybox-static
+	"$root/test/tools/build.sh" containerd17 containerd24 # the folder asks for both
+	cd "$root/test/containerd"
+	go test -count=1 -timeout 20m -tags bench -run TestSandboxTimes -v . | tee "$bin/bench/containerd.txt"
+fi
