@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Tests none-install on real containerd 1.6, 1.7 and 2.4: fetches and builds what
+# that needs, then runs the tests. usage: test/install/run.sh [go test flags]
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+command -v go >/dev/null || PATH=$PATH:/usr/local/go/bin
+test/tools/debian.sh containerd runc busybox-static strace util-linux
+test/tools/build.sh containerd17 containerd24 cniplugins
+make build
+release/none-install.sh bin/none-install
+cd test/install
+exec go test -count=1 -timeout 15m "$@" ./...
