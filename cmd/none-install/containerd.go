@@ -215,6 +215,7 @@ func (e *engine) dump(ctx context.Context, config string, texts ...[]byte) (*dum
 		return nil, err
 	}
 	cmd := exec.CommandContext(ctx, e.exe, args...)
+	cmd.Dir = "/" // as a service
 	for _, t := range texts {
 		fd, err := unix.MemfdCreate("config.toml", unix.MFD_CLOEXEC)
 		if err != nil {

@@ -160,6 +160,14 @@ func planInstall(ctx context.Context, e *engine, st *state) (*edit, error) {
 	if err != nil {
 		return nil, err
 	}
+	if loaded, _ := before.tree["imports"].([]any); !before.v2() && files[0].exists {
+		// containerd 1 says which files it read. 1.6 takes a relative pattern from its
+		// working directory, later versions take it from the importing file.
+		files = slices.DeleteFunc(files, func(f *configFile) bool { return !slices.Contains(loaded, any(f.path)) })
+		if len(files) == 0 || files[0].path != e.config {
+			return nil, fmt.Errorf("containerd reads %v, and %s is not among these", loaded, e.config)
+		}
+	}
 	p := &edit{main: files[0], before: before, handlers: st.handlers(), tables: map[string]tree{}}
 	if err := p.chooseTarget(files, st); err != nil {
 		return nil, err
@@ -482,6 +490,14 @@ func install(ctx context.Context, o *options) error {
 		}
 	}
 	st.own(conflist)
+	// What a run that was killed has left beside files that are as they should be.
+	for _, f := range append([]string{stateFile, p.target.path, plugin}, st.Files...) {
+		if _, err := os.Lstat(tempName(f)); err == nil {
+			if err := os.Remove(tempName(f)); err != nil {
+				return fail(err)
+			}
+		}
+	}
 	if s, err := fileSum(plugin); err != nil {
 		return fail(err)
 	} else if s != sum(o.plugin) {
@@ -632,6 +648,9 @@ func uninstall(ctx context.Context, o *options) error {
 		return err
 	}
 	if st == nil {
+		// A run that was killed before it had noted anything can have left these.
+		_ = os.Remove(tempName(stateFile))
+		_ = os.Remove(stateDir)
 		o.logf("not installed: nothing to do")
 		return nil
 	}

@@ -178,7 +178,7 @@ oom_score = 0
 	{name: "nvidia", versions: "1.6 1.7", systemd: true, target: mainFile, config: fixed(nvidiaConfig)},
 	// ... or in a drop-in file, which on containerd 1 has to hold the whole section.
 	{name: "nvidia-import", versions: "1.6 1.7", systemd: true, target: "/etc/containerd/conf.d/99-nvidia.toml",
-		config: fixed("version = 2\nimports = [\"conf.d/*.toml\"]\n"), files: map[string]string{"/etc/containerd/conf.d/99-nvidia.toml": nvidiaConfig}},
+		config: fixed("version = 2\nimports = [\"/etc/containerd/conf.d/*.toml\"]\n"), files: map[string]string{"/etc/containerd/conf.d/99-nvidia.toml": nvidiaConfig}},
 	{name: "nvidia-import", versions: "2.4", systemd: true, target: dropInFile,
 		config: func(tb testing.TB, v string) string { return kubeadm(tb, v) }, files: map[string]string{"/etc/containerd/conf.d/99-nvidia.toml": `version = 3
 [plugins.'io.containerd.cri.v1.runtime'.containerd]
@@ -263,10 +263,12 @@ const nvidiaConfig = `version = 2
             SystemdCgroup = true
 `
 
-// each runs f for every platform on every version that it exists for, or on the
-// named ones.
-func each(t *testing.T, f func(t *testing.T, p platform, version string)) {
+// each runs f for the chosen platforms, on every version that they exist for.
+func each(t *testing.T, choose func(platform) bool, f func(t *testing.T, p platform, version string)) {
 	for _, p := range platforms {
+		if !choose(p) {
+			continue
+		}
 		for version := range strings.FieldsSeq(p.versions) {
 			p := p
 			if p.name == "eks" {

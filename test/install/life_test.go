@@ -6,12 +6,12 @@ import (
 	"testing"
 )
 
-// TestLife takes every platform's config through a node's life: install without
+// TestLife takes the two configs that differ most through a node's life: install without
 // a restart, restart, verify, pods of both kinds, a second install, uninstall.
 // What belongs to the other pods never changes, and at the end the node is what
 // it was, byte for byte.
 func TestLife(t *testing.T) {
-	each(t, func(t *testing.T, p platform, version string) {
+	each(t, func(p platform) bool { return p.name == "kubeadm" || p.name == "minimal" }, func(t *testing.T, p platform, version string) {
 		n := newPlatformNode(t, p, version)
 		files, dump := n.files(), n.dump()
 		before := n.mustPod("", p.systemd)
@@ -103,5 +103,34 @@ func TestLife(t *testing.T) {
 		n.unchanged(after)
 		n.must(0, "uninstall")
 		n.must(4, "status")
+	})
+}
+
+// TestPlatforms is the short form of it for everybody else's config.
+func TestPlatforms(t *testing.T) {
+	each(t, func(p platform) bool { return p.name != "kubeadm" && p.name != "minimal" }, func(t *testing.T, p platform, version string) {
+		n := newPlatformNode(t, p, version)
+		files, dump := n.files(), n.dump()
+		before := n.mustPod("", p.systemd)
+		if out := n.must(0, "install", "--restart", "--restart-command", restart); !strings.Contains(out, p.target) {
+			t.Errorf("install does not say that it wrote %s:\n%s", p.target, out)
+		}
+		n.waitReady()
+		n.onlyHandlers(dump, "airgap")
+		n.must(0, "verify")
+		airgapped := n.mustPod("airgap", p.systemd)
+		if got := n.links(airgapped); !slices.Equal(got, []string{"lo"}) {
+			t.Errorf("a pod of the handler has %v", got)
+		}
+		if calls, systemd := n.runcCalls(airgapped.id); calls == 0 || systemd != p.systemd {
+			t.Errorf("the handler's options were lost: the platform's runc was called %d times, --systemd-cgroup %v", calls, systemd)
+		}
+		n.removePod(airgapped.id)
+		n.unchanged(before)
+		n.must(0, "uninstall", "--restart", "--restart-command", restart)
+		n.waitReady()
+		n.sameFiles(files, "after uninstall")
+		n.onlyHandlers(dump)
+		n.unchanged(before)
 	})
 }

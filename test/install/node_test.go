@@ -75,6 +75,10 @@ func nodeInit(dir string) {
 		if err := unix.Mount("proc", "/proc", "proc", 0, ""); err != nil {
 			return fmt.Errorf("mount /proc: %w", err)
 		}
+		// In memory: none-install, containerd and its database sync all they write.
+		if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "mode=755"); err != nil {
+			return err
+		}
 		for _, d := range []string{"/etc", "/opt", "/var/lib"} {
 			upper, work := filepath.Join(dir, "upper"+d), filepath.Join(dir, "work"+d)
 			if err := errors.Join(os.MkdirAll(upper, 0o755), os.MkdirAll(work, 0o755)); err != nil {
@@ -88,7 +92,7 @@ func nodeInit(dir string) {
 			return err
 		}
 		// Containers' root file systems are overlays themselves, and those do not
-		// stack on an overlay: containerd's data lies on the real file system.
+		// stack on an overlay: containerd's data lies beside them.
 		if err := errors.Join(os.MkdirAll("/var/lib/containerd", 0o755), os.MkdirAll(filepath.Join(dir, "containerd"), 0o755)); err != nil {
 			return err
 		}
@@ -326,10 +330,7 @@ var pauses = []string{"registry.k8s.io/pause:3.6", "registry.k8s.io/pause:3.8", 
 
 func (n *node) loadImage() {
 	n.Helper()
-	archive := filepath.Join(n.dir, "containerd", "pause.tar")
-	if err := os.WriteFile(archive, pauseImage(n), 0o644); err != nil {
-		n.Fatal(err)
-	}
+	n.write("/var/lib/containerd/pause.tar", string(pauseImage(n)), 0o644)
 	n.run("ctr", "-n", "k8s.io", "images", "import", "/var/lib/containerd/pause.tar")
 	// CRI learns of an image through an event, some time after the import.
 	eventually(n, "CRI knows the image", func() error {
@@ -496,7 +497,7 @@ func (n *node) containerdPID() string {
 func (n *node) files() map[string]string {
 	n.Helper()
 	all := map[string]string{}
-	for _, top := range []string{"/etc/containerd", "/etc/cni", "/opt", "/var/lib/cni-none", "/var/lib/rancher"} {
+	for _, top := range []string{"/etc/containerd", "/etc/cni", "/opt/cni", "/opt/k3s", "/var/lib/cni-none", "/var/lib/rancher"} {
 		err := filepath.WalkDir(n.path(top), func(path string, d fs.DirEntry, err error) error {
 			if errors.Is(err, fs.ErrNotExist) {
 				return nil

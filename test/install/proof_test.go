@@ -5,6 +5,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/pelletier/go-toml/v2"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -110,4 +111,8 @@ func (n *node) runcCalls(id string) (calls int, systemd bool) {
 		}
 	}
 	return calls, systemd
+}
+
+func contextFor(d time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.Background(), d)
 }
