@@ -53,7 +53,10 @@ type engine struct {
 
 // findEngine asks the sockets, and falls back on a containerd that is installed
 // and not running.
-func findEngine(ctx context.Context, o *options) (*engine, error) {
+//
+// Which program that is and which config it reads is noted at an install, since
+// a node can have more than one containerd: k3s brings its own.
+func findEngine(ctx context.Context, o *options, st *state) (*engine, error) {
 	try := endpoints
 	if o.endpoint != "" {
 		try = []string{strings.TrimPrefix(o.endpoint, "unix://")}
@@ -66,6 +69,12 @@ func findEngine(ctx context.Context, o *options) (*engine, error) {
 		}
 		e.endpoint, e.pid = path, pid
 		break
+	}
+	if e.endpoint == "" && st != nil && e.exe == "" && e.config == "" {
+		if _, err := os.Stat(st.Containerd); err == nil {
+			e.exe, e.config = st.Containerd, st.Config
+			return e, nil
+		}
 	}
 	if e.endpoint == "" {
 		if e.config == "" {

@@ -31,9 +31,12 @@ type state struct {
 	Version  string            `json:"version"`
 	Handlers map[string]string `json:"handlers"` // each with the handler that it is a copy of; "" is the default
 	Target   string            `json:"target"`   // the config file that holds them
-	Whole    bool              `json:"whole"`    // the whole file is ours: a drop-in, or a config where there was none
-	Files    []string          `json:"files"`    // the plugin, the conflist, backups
-	Dirs     []string          `json:"dirs"`     // made for them
+	// The program and the main config file of the containerd that was running.
+	Containerd string   `json:"containerd"`
+	Config     string   `json:"config"`
+	Whole      bool     `json:"whole"` // the whole file is ours: a drop-in, or a config where there was none
+	Files      []string `json:"files"` // the plugin, the conflist, backups
+	Dirs       []string `json:"dirs"`  // made for them
 }
 
 func loadState() (*state, error) {
@@ -378,11 +381,11 @@ func (p *edit) apply(ctx context.Context, e *engine) (undo func() error, changed
 // install puts plugin, conflist and handler on the node, or brings them up to
 // date. What fails is undone.
 func install(ctx context.Context, o *options) error {
-	e, err := findEngine(ctx, o)
+	st, err := loadState()
 	if err != nil {
 		return err
 	}
-	st, err := loadState()
+	e, err := findEngine(ctx, o, st)
 	if err != nil {
 		return err
 	}
@@ -402,6 +405,7 @@ func install(ctx context.Context, o *options) error {
 		return err
 	}
 	st.Target, st.Whole = p.target.path, p.whole
+	st.Containerd, st.Config = e.exe, e.config
 	dirs := p.before.binDirs()
 	if len(dirs) == 0 {
 		return fmt.Errorf("containerd's config names no directory for CNI plugins")
@@ -654,7 +658,7 @@ func uninstall(ctx context.Context, o *options) error {
 		o.logf("not installed: nothing to do")
 		return nil
 	}
-	e, err := findEngine(ctx, o)
+	e, err := findEngine(ctx, o, st)
 	if err != nil {
 		return err
 	}

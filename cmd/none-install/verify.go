@@ -64,7 +64,7 @@ func examine(ctx context.Context, o *options) (report, *engine) {
 	if err := checkConfDir(); err != nil {
 		bad("%v", err)
 	}
-	e, err := findEngine(ctx, o)
+	e, err := findEngine(ctx, o, st)
 	if err != nil {
 		bad("%v", err)
 		return r, nil

@@ -23,6 +23,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -119,6 +121,7 @@ type node struct {
 	version string
 	client  cri.RuntimeServiceClient
 	images  cri.ImageServiceClient
+	mu      sync.Mutex
 	pods    []string
 }
 
@@ -396,12 +399,14 @@ type pod struct {
 	pid           int
 }
 
+var podNumber atomic.Int64
+
 // startPod runs a sandbox; handler "" is the default one. systemd says that the
 // handler's cgroups are named as systemd's.
 func (n *node) startPod(handler string, systemd bool) (pod, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
-	name := fmt.Sprintf("p%d-%d", len(n.pods), time.Now().UnixNano())
+	name := fmt.Sprintf("p%d", podNumber.Add(1))
 	config := &cri.PodSandboxConfig{
 		Metadata: &cri.PodSandboxMetadata{Name: name, Namespace: "default", Uid: name},
 		Linux: &cri.LinuxPodSandboxConfig{SecurityContext: &cri.LinuxSandboxSecurityContext{
@@ -415,7 +420,9 @@ func (n *node) startPod(handler string, systemd bool) (pod, error) {
 	if err != nil {
 		return pod{}, err
 	}
+	n.mu.Lock()
 	n.pods = append(n.pods, run.PodSandboxId)
+	n.mu.Unlock()
 	return n.lookAt(run.PodSandboxId), nil
 }
 
