@@ -123,7 +123,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 			return errUsage
 		}
 		if command != "status" && command != "run" { // run locks for each look
-			unlock, err := lock()
+			unlock, err := lock(ctx, o)
 			if err != nil {
 				return err
 			}
@@ -218,8 +218,9 @@ func (o *options) prepare(command string) error {
 	return nil
 }
 
-// lock keeps two runs on one node apart. The kernel releases it when the process ends.
-func lock() (func(), error) {
+// lock keeps two runs on one node apart: the second one waits. The kernel
+// releases it when the process ends.
+func lock(ctx context.Context, o *options) (func(), error) {
 	f, err := os.OpenFile("/run/cni-none.lock", os.O_CREATE|os.O_RDWR, 0o600)
 	if errors.Is(err, fs.ErrNotExist) {
 		return func() {}, nil // no /run: an image that is being built
@@ -227,9 +228,15 @@ func lock() (func(), error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("another none-install works on this node (/run/cni-none.lock): %w", err)
+	for deadline := time.Now().Add(o.timeout); ; {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			return func() { f.Close() }, nil
+		}
+		if ctx.Err() != nil || time.Now().After(deadline) {
+			f.Close()
+			return nil, fmt.Errorf("another none-install works on this node (/run/cni-none.lock): %w", err)
+		}
+		time.Sleep(100 * time.Millisecond)
 	}
-	return func() { f.Close() }, nil
 }

@@ -166,11 +166,14 @@ func watch(ctx context.Context, o *options) error {
 	last := ""
 	var lastFull time.Time
 	for {
-		r := func() report {
-			unlock, err := lock()
-			if err != nil {
-				return report{State: degraded, Reasons: []string{err.Error()}}
+		unlock, err := lock(ctx, o)
+		if err != nil {
+			if ctx.Err() != nil {
+				return nil
 			}
+			return err // whoever starts us again has us look again
+		}
+		r := func() report {
 			defer unlock()
 			if o.remove {
 				switch err := o.node.uninstall(ctx, o); {

@@ -125,7 +125,7 @@ func (n *node) configFiles() []string {
 // another one beside the node's, which knows nothing of this.
 func (n *node) starts(when string) {
 	n.Helper()
-	cmd := n.command("setpriv", "--pdeathsig", "KILL", "containerd", "--config", mainFile, "--root", "/var/lib/containerd/second", "--state", "/run/second", "--address", "/run/second.sock")
+	cmd := n.command("containerd", "--config", mainFile, "--root", "/var/lib/containerd/second", "--state", "/run/second", "--address", "/run/second.sock")
 	log, err := os.Create(n.path("/run/second.log"))
 	if err != nil {
 		n.Fatal(err)
@@ -138,7 +138,7 @@ func (n *node) starts(when string) {
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
 	defer func() {
-		cmd.Process.Kill() // setpriv has containerd follow
+		cmd.Process.Kill()
 		<-ended
 	}()
 	conn, err := grpc.NewClient("unix://"+n.path("/run/second.sock"), grpc.WithTransportCredentials(insecure.NewCredentials()))

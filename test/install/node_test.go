@@ -104,6 +104,12 @@ func nodeInit(dir string) {
 		fmt.Println("failed:", err)
 		os.Exit(1)
 	}
+	// A test that is killed cleans nothing up: its end of this pipe closes then,
+	// and process 1 takes the node along.
+	go func() {
+		io.Copy(io.Discard, os.Stdin)
+		os.Exit(0)
+	}()
 	fmt.Println("ready")
 	os.Stdout.Close()
 	for {
@@ -161,6 +167,9 @@ func newNode(tb testing.TB, version, config string) *node {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET, Setsid: true}
 	out, err := cmd.StdoutPipe()
 	if err != nil {
+		tb.Fatal(err)
+	}
+	if _, err := cmd.StdinPipe(); err != nil {
 		tb.Fatal(err)
 	}
 	if err := cmd.Start(); err != nil {
@@ -253,9 +262,11 @@ func (n *node) read(path string) string {
 	return string(data)
 }
 
-// command runs in all of the node's namespaces.
+// command runs in all of the node's namespaces. nsenter forks to enter the PID
+// namespace; what it forks ends with it.
 func (n *node) command(args ...string) *exec.Cmd {
-	cmd := exec.Command("nsenter", append([]string{"-t", strconv.Itoa(n.init), "-m", "-n", "-p", "--"}, args...)...)
+	cmd := exec.Command("nsenter", append([]string{"-t", strconv.Itoa(n.init), "-m", "-n", "-p", "--", "setpriv", "--pdeathsig", "KILL", "--"}, args...)...)
+	cmd.WaitDelay = 10 * time.Second
 	cmd.Env = append(os.Environ(), "PATH="+runtimes[n.version]+":"+os.Getenv("PATH"))
 	return cmd
 }
