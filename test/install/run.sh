@@ -8,5 +8,6 @@ test/tools/debian.sh containerd runc busybox-static strace util-linux etcd-serve
 test/tools/build.sh containerd17 containerd24 cniplugins kubernetes134
 make build
 release/none-install.sh bin/none-install
+(cd cmd/none-install && go vet . && go test -count=1 .)
 cd test/install
 exec go test -count=1 -timeout 15m "$@" ./...
