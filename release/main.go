@@ -158,8 +158,9 @@ func layout(dist, version string, when time.Time) error {
 		manifests = append(manifests, m)
 	}
 	const indexType = "application/vnd.oci.image.index.v1+json"
+	tag := strings.ReplaceAll(version, "~", "-") // which a tag cannot hold
 	image := blob(indexType, asJSON(map[string]any{"schemaVersion": 2, "mediaType": indexType, "manifests": manifests}))
-	image.Annotations = map[string]string{"org.opencontainers.image.ref.name": version, "io.containerd.image.name": "ghcr.io/cni-none/none-install:" + version}
+	image.Annotations = map[string]string{"org.opencontainers.image.ref.name": tag, "io.containerd.image.name": "ghcr.io/cni-none/none-install:" + tag}
 
 	var out bytes.Buffer
 	w := tar.NewWriter(&out)
