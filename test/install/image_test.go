@@ -15,19 +15,25 @@ func TestImage(t *testing.T) {
 	if err != nil {
 		need(t, "release/build.sh has not been run: %v", err)
 	}
+	t.Cleanup(func() { // the control group that containerd makes for its namespace
+		groups, _ := filepath.Glob("/sys/fs/cgroup/*/cn-install")
+		for _, g := range groups {
+			_ = os.Remove(g)
+		}
+	})
 	n := newNode(t, "2.4", kubeadm(t, "2.4"))
 	n.start()
 	n.write("/var/lib/containerd/image.tar", string(data), 0o644)
-	n.run("ctr", "-n", "test", "images", "import", "/var/lib/containerd/image.tar")
-	list, err := n.command("ctr", "-n", "test", "images", "ls", "-q").Output()
+	n.run("ctr", "-n", "cn-install", "images", "import", "/var/lib/containerd/image.tar")
+	list, err := n.command("ctr", "-n", "cn-install", "images", "ls", "-q").Output()
 	if err != nil {
 		t.Fatal(err)
 	}
 	name := strings.TrimSpace(string(list))
 	if name == "" {
-		t.Fatalf("the image is not there: %s", n.run("ctr", "-n", "test", "images", "ls"))
+		t.Fatalf("the image is not there: %s", n.run("ctr", "-n", "cn-install", "images", "ls"))
 	}
-	cmd := n.command("ctr", "-n", "test", "run", "--rm", name, "c", "/none-install", "version")
+	cmd := n.command("ctr", "-n", "cn-install", "run", "--rm", name, "c", "/none-install", "version")
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
 	ran, err := cmd.Output()

@@ -128,7 +128,8 @@ type node struct {
 	client  cri.RuntimeServiceClient
 	images  cri.ImageServiceClient
 	mu      sync.Mutex
-	pods    []string
+	pods    []string // that run
+	all     []string // that ever did
 }
 
 // need skips, or fails where everything ought to be there (CI).
@@ -186,6 +187,15 @@ func newNode(tb testing.TB, version, config string) *node {
 		n.removePods()
 		cmd.Process.Kill() // process 1 takes everything in its PID namespace along
 		cmd.Wait()
+		// Control groups are the one thing that does not end with the namespaces.
+		for _, id := range n.all {
+			for _, pattern := range []string{"/sys/fs/cgroup/*" + id, "/sys/fs/cgroup/*/*" + id, "/sys/fs/cgroup/*/*/*" + id} {
+				groups, _ := filepath.Glob(pattern)
+				for _, g := range groups {
+					_ = unix.Rmdir(g)
+				}
+			}
+		}
 	})
 	said, _ := io.ReadAll(out)
 	if string(said) != "ready\n" {
@@ -432,7 +442,7 @@ func (n *node) startPod(handler string, systemd bool) (pod, error) {
 		return pod{}, err
 	}
 	n.mu.Lock()
-	n.pods = append(n.pods, run.PodSandboxId)
+	n.pods, n.all = append(n.pods, run.PodSandboxId), append(n.all, run.PodSandboxId)
 	n.mu.Unlock()
 	return n.lookAt(run.PodSandboxId), nil
 }
