@@ -31,8 +31,10 @@ const (
 type kubeNode struct {
 	name, host string
 	account    *os.Root // opened before the root changes; the token in it is renewed
-	since      time.Time
-	last       string
+	since      time.Time // of the reason
+	reason     string
+	shown      time.Time // of the message
+	message    string
 }
 
 // findNode returns nil outside a pod, or where NODE_NAME is not given.
@@ -118,12 +120,16 @@ func (n *kubeNode) show(ctx context.Context, r report) error {
 		status = "True"
 	}
 	now := time.Now().UTC()
-	if n.last != reason {
-		n.last, n.since = reason, now
+	if n.reason != reason {
+		n.reason, n.since = reason, now
 	}
 	message := r.String()
 	if len(message) > 1024 {
 		message = message[:1024]
+	}
+	// Every watcher of nodes gets every heartbeat: as seldom as kubelet's own.
+	if n.message == message && now.Sub(n.shown) < 5*time.Minute {
+		return nil
 	}
 	err := n.patch(ctx, "/status", "application/strategic-merge-patch+json", map[string]any{"status": map[string]any{"conditions": []any{map[string]any{
 		"type": conditionType, "status": status, "reason": reason, "message": strings.ToValidUTF8(message, ""),
@@ -132,6 +138,7 @@ func (n *kubeNode) show(ctx context.Context, r report) error {
 	if err != nil {
 		return fmt.Errorf("set the condition %s: %w", conditionType, err)
 	}
+	n.message, n.shown = message, now
 	return nil
 }
 

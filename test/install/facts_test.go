@@ -105,6 +105,11 @@ func TestMistyped(t *testing.T) {
 				t.Errorf("%s does not name the key:\n%s", command, out)
 			}
 		}
+		// Put right in the file, and not loaded yet: what counts is what is loaded.
+		n.write(file, right, 0o644)
+		if out := n.must(3, "verify"); !strings.Contains(out, "cni_conf_dir") {
+			t.Errorf("verify does not say what is loaded:\n%s", out)
+		}
 	}
 }
 
