@@ -30,7 +30,7 @@ const (
 // a node without a cluster: its methods do nothing.
 type kubeNode struct {
 	name, host string
-	account    *os.Root // opened before the root changes; the token in it is renewed
+	account    *os.Root  // opened before the root changes; the token in it is renewed
 	since      time.Time // of the reason
 	reason     string
 	shown      time.Time // of the message
