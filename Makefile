@@ -84,6 +84,10 @@ fuzz: ## fuzz each target for FUZZTIME (10m)
 	@for target in FuzzConfig FuzzPrevResult; do \
 		GOFLAGS= go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(or $(FUZZTIME),10m) ./plugins/none || exit; done
 
+.PHONY: release
+release: ## build dist/: programs, .deb, .rpm, image, bill of materials, checksums
+	VERSION=$(VERSION) release/build.sh
+
 .PHONY: help
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
