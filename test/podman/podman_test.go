@@ -301,7 +301,12 @@ func TestReloadHeals(t *testing.T) {
 			}
 			sandbox.Run(t, "podman", "network", "reload", "a")
 			f.mustAnswer("a", "reloaded")
-			isolated(t, f.inspect("a"))
+			got := f.inspect("a")
+			// The kernel gives ::1 no prefix route either, but says so only of one that came by netlink.
+			for i, line := range got["ip addr"] {
+				got["ip addr"][i] = strings.Replace(line, " noprefixroute", "", 1)
+			}
+			isolated(t, got)
 			// What podman leaves behind when it reloads, see TestReload.
 			id := sandbox.Run(t, "podman", "inspect", "--format", "{{.Id}}", "a")
 			sandbox.Run(t, "podman", "rm", "--force", "--time", "0", "a")
