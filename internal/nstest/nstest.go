@@ -39,7 +39,8 @@ func New(tb testing.TB) *NS {
 		}
 		return unix.Mount("/proc/thread-self/ns/net", path, "", unix.MS_BIND, "")
 	})
-	if errors.Is(err, unix.EPERM) {
+	// With CI set nothing is skipped.
+	if errors.Is(err, unix.EPERM) && os.Getenv("CI") == "" {
 		tb.Skipf("needs CAP_SYS_ADMIN to make a network namespace: %v", err)
 	}
 	if err != nil {
