@@ -17,8 +17,9 @@ const upTries = 8
 // has IPv6, ::1/128, and returns the survey that shows it. What is missing it
 // restores, so it may be called again at any time, also by several at once.
 //
-// If exclusive, it refuses a namespace that holds any interface but lo, or an
-// address on lo that is not a loopback address. A refusal comes before any change.
+// If exclusive, it refuses a namespace that holds any interface but lo, that
+// knows another namespace (see [Survey]), or whose lo has an address that is not
+// a loopback address. A refusal comes before any change.
 //
 // Errors: [*Findings] for a refusal, [ErrChanging], [*OpError].
 func (n *Netns) Up(exclusive bool) (*Survey, error) {
