@@ -1,19 +1,16 @@
 package audit
 
 import (
-	"archive/tar"
 	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"testing"
 	"time"
 
+	"github.com/cni-none/cni-none/internal/machine"
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
@@ -78,7 +75,7 @@ version = 3
 		_, err := client.Status(deadline(t), &cri.StatusRequest{}, grpc.WaitForReady(true))
 		return err == nil
 	})
-	must(t, programs+"/ctr", "-n", "k8s.io", "images", "import", image(t))
+	must(t, programs+"/ctr", "-n", "k8s.io", "images", "import", machine.Image(t, pause))
 	poll(t, "the image in the CRI", func() bool {
 		r, err := cri.NewImageServiceClient(conn).ImageStatus(deadline(t), &cri.ImageStatusRequest{Image: &cri.ImageSpec{Image: pause}})
 		return err == nil && r.Image != nil
@@ -101,57 +98,6 @@ func deadline(t *testing.T) context.Context {
 	return ctx
 }
 
-// image makes an archive that ctr can import: busybox as the sandbox's program.
-func image(t *testing.T) string {
-	t.Helper()
-	path, err := exec.LookPath("busybox")
-	if err != nil {
-		t.Fatal(err)
-	}
-	busybox, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pack := func(files map[string][]byte) []byte {
-		var b bytes.Buffer
-		w := tar.NewWriter(&b)
-		for name, data := range files {
-			if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o755, Size: int64(len(data))}); err != nil {
-				t.Fatal(err)
-			}
-			if _, err := w.Write(data); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if err := w.Close(); err != nil {
-			t.Fatal(err)
-		}
-		return b.Bytes()
-	}
-	encode := func(v any) []byte {
-		data, err := json.Marshal(v)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return data
-	}
-	layer := pack(map[string][]byte{"sleep": busybox})
-	archive := pack(map[string][]byte{
-		"layer.tar": layer,
-		"config.json": encode(map[string]any{
-			"architecture": runtime.GOARCH, "os": "linux",
-			"config": map[string]any{"Entrypoint": []string{"/sleep", "2147483647"}},
-			"rootfs": map[string]any{"type": "layers", "diff_ids": []string{fmt.Sprintf("sha256:%x", sha256.Sum256(layer))}},
-		}),
-		"manifest.json": encode([]map[string]any{{"Config": "config.json", "Layers": []string{"layer.tar"}, "RepoTags": []string{pause}}}),
-	})
-	file := filepath.Join(t.TempDir(), "image.tar")
-	if err := os.WriteFile(file, archive, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	return file
-}
-
 // A CRI sandbox is reported under the name of its pod, by the list and by
 // watch, with no CRI client and nothing but the paths that are there by default.
 func TestCRI(t *testing.T) {
@@ -159,7 +105,7 @@ func TestCRI(t *testing.T) {
 	w := watch(t, "--interval", "500ms")
 	res, err := client.RunPodSandbox(deadline(t), &cri.RunPodSandboxRequest{Config: &cri.PodSandboxConfig{
 		Metadata: &cri.PodSandboxMetadata{Name: "model-7", Namespace: "research", Uid: "uid-7"},
-		Linux:    &cri.LinuxPodSandboxConfig{CgroupParent: "/" + os.Getenv(cgroupVar)},
+		Linux:    &cri.LinuxPodSandboxConfig{CgroupParent: "/" + machine.Cgroup()},
 	}})
 	if err != nil {
 		t.Fatal(err)

@@ -1,9 +1,8 @@
 // Package audit drives none-audit on a machine with real containers: runc's,
 // podman's, and the pods of a real containerd.
 //
-// The tests run on a machine of their own within this one: namespaces for
-// mounts, network and processes, in which the paths that runtimes keep their
-// records at are empty directories. All of it is gone when the last process is.
+// The tests run on a machine of their own, in which the paths that runtimes keep
+// their records at are empty directories.
 package audit
 
 import (
@@ -14,58 +13,27 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
-	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
+	"github.com/cni-none/cni-none/internal/machine"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
-)
-
-// stageVar says which of three processes this is: the one that go test started
-// (unset), process 1 of the machine, or the one that runs the tests.
-const (
-	stageVar  = "AUDIT_TEST_STAGE"
-	cgroupVar = "AUDIT_TEST_CGROUP" // every container's cgroup is below this one
 )
 
 // patience bounds every wait. It costs nothing where what must come comes.
 const patience = 2 * time.Minute
 
-var bin = func() string {
-	dir, err := filepath.Abs("../../bin")
-	if err != nil {
-		panic(err)
-	}
-	return dir
-}()
+var bin = filepath.Join(machine.Repo(), "bin")
 
 func TestMain(m *testing.M) {
-	switch os.Getenv(stageVar) {
-	case "machine":
-		os.Exit(runMachine())
-	case "tests":
-		os.Exit(m.Run())
-	}
-	if lacks := lacking(); lacks != "" {
-		fmt.Fprintln(os.Stderr, "SKIP:", lacks)
-		if os.Getenv("CI") != "" {
-			os.Exit(1) // nothing is skipped there
-		}
-		os.Exit(0)
-	}
-	os.Exit(startMachine())
+	machine.Main(m, machine.Config{Lacking: lacking, Furnish: furnish})
 }
 
 // lacking names what the tests need and this machine does not have.
 func lacking() string {
-	if os.Geteuid() != 0 {
-		return "needs root"
-	}
 	for _, program := range []string{"runc", "podman", "dockerd", "/usr/bin/docker", "busybox", bin + "/none", bin + "/none-audit", bin + "/containerd24/containerd"} {
 		if _, err := exec.LookPath(program); err != nil {
 			return fmt.Sprintf("%v: run test/audit/run.sh", err)
@@ -74,148 +42,11 @@ func lacking() string {
 	return ""
 }
 
-// startMachine runs this program again as process 1 of new namespaces, and
-// removes the one thing that does not end with them: its control groups.
-func startMachine() int {
-	runtime.LockOSThread() // Pdeathsig is about the thread that starts the child
-	cgroup := fmt.Sprintf("none-audit-test-%d", os.Getpid())
-	cmd := again("machine")
-	cmd.Env = append(cmd.Env, cgroupVar+"="+cgroup)
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWNET | syscall.CLONE_NEWPID | syscall.CLONE_NEWIPC,
-		Pdeathsig:  syscall.SIGKILL,
-	}
-	code := exitCode(cmd.Run())
-	if err := removeCgroups(cgroup); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
-	}
-	return code
-}
-
-func again(stage string) *exec.Cmd {
-	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.Env = append(os.Environ(), stageVar+"="+stage)
-	return cmd
-}
-
-func exitCode(err error) int {
-	var exit *exec.ExitError
-	switch {
-	case err == nil:
-		return 0
-	case errors.As(err, &exit) && exit.Exited():
-		return exit.ExitCode()
-	}
-	fmt.Fprintln(os.Stderr, "test machine:", err)
-	return 1
-}
-
-// runMachine is process 1: it furnishes the machine, starts the tests, and
-// collects orphans (a runtime's monitors) until the tests end.
-func runMachine() int {
-	if err := furnish(); err != nil {
-		fmt.Fprintln(os.Stderr, "test machine:", err)
-		return 1
-	}
-	tests := again("tests")
-	if err := tests.Start(); err != nil {
-		fmt.Fprintln(os.Stderr, "test machine:", err)
-		return 1
-	}
-	for {
-		var status syscall.WaitStatus
-		pid, err := syscall.Wait4(-1, &status, 0, nil)
-		switch {
-		case errors.Is(err, syscall.EINTR):
-		case err != nil:
-			fmt.Fprintln(os.Stderr, "test machine: wait:", err)
-			return 1
-		case pid == tests.Process.Pid && status.Exited():
-			return status.ExitStatus()
-		case pid == tests.Process.Pid:
-			fmt.Fprintln(os.Stderr, "test machine: the tests ended by signal", status.Signal())
-			return 1
-		}
-	}
-}
-
 func furnish() error {
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return fmt.Errorf("make mounts private: %w", err)
-	}
-	if err := unix.Mount("proc", "/proc", "proc", 0, ""); err != nil {
-		return fmt.Errorf("mount /proc: %w", err)
-	}
-	if err := letGo(); err != nil {
-		return err
-	}
-	for _, dir := range []string{"/run", "/var/lib/cni", "/var/lib/containers", "/var/lib/containerd", "/etc/cni", "/etc/containers"} {
-		// A directory that this machine does not have is made and stays, empty.
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return err
-		}
-		if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "mode=755"); err != nil {
-			return fmt.Errorf("mount %s: %w", dir, err)
-		}
-	}
-	lo, err := netlink.LinkByName("lo")
-	if err != nil {
-		return err
-	}
-	if err := netlink.LinkSetUp(lo); err != nil {
+	if err := machine.Tmpfs("/run", "/var/lib/cni", "/var/lib/containers", "/var/lib/containerd", "/etc/cni", "/etc/containers"); err != nil {
 		return err
 	}
 	return os.Setenv("TMPDIR", "/run")
-}
-
-// letGo unmounts our copies of the mounts of network namespaces: they are none
-// of this machine's, and a copy would keep them alive.
-func letGo() error {
-	mounts, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		return err
-	}
-	for line := range strings.Lines(string(mounts)) {
-		fields := strings.Fields(line)
-		if !strings.HasPrefix(fields[3], "net:[") {
-			continue
-		}
-		if err := unix.Unmount(fields[4], unix.MNT_DETACH); err != nil {
-			return fmt.Errorf("unmount %s: %w", fields[4], err)
-		}
-	}
-	return nil
-}
-
-// removeCgroups removes the machine's control groups in whatever hierarchies there are.
-func removeCgroups(name string) error {
-	roots, _ := filepath.Glob("/sys/fs/cgroup/*/" + name)
-	roots = append(roots, "/sys/fs/cgroup/"+name)
-	var last error
-	for range 50 {
-		last = nil
-		for _, root := range roots {
-			var dirs []string
-			_ = filepath.WalkDir(root, func(path string, d os.DirEntry, err error) error {
-				if err == nil && d.IsDir() {
-					dirs = append(dirs, path)
-				}
-				return nil
-			})
-			for _, dir := range slices.Backward(dirs) {
-				if err := unix.Rmdir(dir); err != nil && err != unix.ENOENT {
-					last = fmt.Errorf("remove %s: %w", dir, err)
-				}
-			}
-		}
-		if last == nil {
-			return nil
-		}
-		time.Sleep(100 * time.Millisecond)
-	}
-	return last
 }
 
 // rootfs makes a root directory with busybox and none-audit in it.

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cni-none/cni-none/internal/machine"
 	"golang.org/x/sys/unix"
 )
 
@@ -34,7 +35,7 @@ func runc(t *testing.T, id string, annotations map[string]string, args ...string
 	process["terminal"] = false
 	process["args"] = append([]string{"/bin/sleep"}, args...)
 	linux := spec["linux"].(map[string]any)
-	linux["cgroupsPath"] = "/" + os.Getenv(cgroupVar) + "/" + id
+	linux["cgroupsPath"] = "/" + machine.Cgroup() + "/" + id
 	if data, err = json.Marshal(spec); err != nil {
 		t.Fatal(err)
 	}
@@ -135,7 +136,7 @@ func podman(t *testing.T, args ...string) (stdout, stderr string, code int) {
 	global := []string{"podman", "--runtime", "runc", "--cgroup-manager", "cgroupfs", "--storage-driver", "vfs", "--events-backend", "none"}
 	if len(args) > 0 && args[0] == "run" {
 		args = append([]string{
-			"run", "--cgroup-parent", "/" + os.Getenv(cgroupVar), "--log-driver", "none",
+			"run", "--cgroup-parent", "/" + machine.Cgroup(), "--log-driver", "none",
 			"--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024",
 		}, args[1:]...)
 	}
@@ -201,7 +202,7 @@ func TestDocker(t *testing.T) {
 		t.Fatal(err)
 	}
 	cmd := exec.Command("dockerd", "--iptables=false", "--bridge=none", "--storage-driver", "vfs",
-		"--cgroup-parent", "/"+os.Getenv(cgroupVar), "--data-root", "/run/docker-data")
+		"--cgroup-parent", "/"+machine.Cgroup(), "--data-root", "/run/docker-data")
 	cmd.Stdout, cmd.Stderr = log, log
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -217,7 +218,7 @@ func TestDocker(t *testing.T) {
 	})
 	docker := "/usr/bin/docker" // Debian's, of dockerd's version
 	poll(t, "dockerd", func() bool { return exec.Command(docker, "version").Run() == nil })
-	must(t, docker, "load", "--input", image(t))
+	must(t, docker, "load", "--input", machine.Image(t, pause))
 
 	id := strings.TrimSpace(must(t, docker, "run", "--detach", "--network", "none", pause))
 	t.Cleanup(func() { must(t, docker, "rm", "--force", id) })

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cni-none/cni-none/internal/machine"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -74,7 +75,7 @@ func TestBroken(t *testing.T) {
 					pod.Annotations = map[string]string{"kubernetes.io/egress-bandwidth": "1M"}
 				}},
 				{name: "no placeholder", breakIt: func(t *testing.T, pod *cri.PodSandboxConfig) {
-					sh(t, "cp conf/10-airgap.conflist "+conflist)
+					machine.Sh(t, "cp conf/10-airgap.conflist "+conflist)
 				}},
 				{name: "somebody's address", breakIt: func(t *testing.T, pod *cri.PodSandboxConfig) {
 					edit(t, conflist, "100:0:0:1::/64", "10.0.0.1")
@@ -145,7 +146,7 @@ func TestSilent(t *testing.T) {
 
 			t.Run("in the default directory, for the CRI", func(t *testing.T) {
 				n.in(t)
-				sh(t, "cp conf/containerd/10-airgap-cri.conflist /etc/cni/net.d")
+				machine.Sh(t, "cp conf/containerd/10-airgap-cri.conflist /etc/cni/net.d")
 				n.restart()
 				hasLoopbackOnly(t, n.runPod(""), listener)
 				n.removeAll()
@@ -153,7 +154,7 @@ func TestSilent(t *testing.T) {
 			})
 			t.Run("in the default directory, sorted later", func(t *testing.T) {
 				n.in(t)
-				sh(t, "cp conf/containerd/10-airgap-cri.conflist /etc/cni/net.d/90-airgap-cri.conflist")
+				machine.Sh(t, "cp conf/containerd/10-airgap-cri.conflist /etc/cni/net.d/90-airgap-cri.conflist")
 				n.restart()
 				hasClusterNetwork(t, n.runPod(""), listener)
 				n.removeAll()
@@ -161,7 +162,7 @@ func TestSilent(t *testing.T) {
 			})
 			t.Run("in the default directory, for other runtimes", func(t *testing.T) {
 				n.in(t)
-				sh(t, "cp conf/10-airgap.conflist /etc/cni/net.d")
+				machine.Sh(t, "cp conf/10-airgap.conflist /etc/cni/net.d")
 				n.restart()
 				_, err := n.try("", n.podConfig())
 				isDocumented(t, err, "containerd: no placeholder", k.plugins)
@@ -194,7 +195,7 @@ func TestPluginRemovedFirst(t *testing.T) {
 			remove(t, k.plugins+"/none")
 			_, err := n.StopPodSandbox(deadline(t), &cri.StopPodSandboxRequest{PodSandboxId: p.id})
 			isDocumented(t, err, "containerd: plugin removed first", k.plugins)
-			sh(t, block(t, k.commands))
+			machine.Sh(t, machine.Block(t, k.commands))
 			p.stop()
 			p.remove()
 			// The commands can be run again: the config is not broken now.
@@ -226,7 +227,7 @@ func testOldConfig(t *testing.T, k kind) {
 	if out := dump(); !strings.Contains(out, runc) {
 		t.Errorf("runc is not built in: %s", out)
 	}
-	sh(t, "cat conf/containerd/airgap-1.x.toml >>/etc/containerd/config.toml")
+	machine.Sh(t, "cat conf/containerd/airgap-1.x.toml >>/etc/containerd/config.toml")
 	if out := dump(); strings.Contains(out, runc) {
 		t.Error("naming a handler leaves the built-in runc alone; runc-1.x.toml is no longer needed")
 	}
@@ -235,7 +236,7 @@ func testOldConfig(t *testing.T, k kind) {
 	if out := dump(); !strings.Contains(out, kept) {
 		t.Errorf("a config that imports nothing lost %q: %s", kept, out)
 	}
-	sh(t, `mkdir /etc/containerd/conf.d
+	machine.Sh(t, `mkdir /etc/containerd/conf.d
 	       { echo version = 2; cat conf/containerd/runc-1.x.toml conf/containerd/airgap-1.x.toml; } >/etc/containerd/conf.d/airgap.toml`)
 	if out := dump(); strings.Contains(out, kept) {
 		t.Error("an import leaves the CRI section alone; conf/containerd/ could have a drop-in for 1.x")

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cni-none/cni-none/internal/machine"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
@@ -33,8 +34,8 @@ type kind struct {
 }
 
 var (
-	containerd17 = filepath.Join(repo(), "bin/containerd17")
-	containerd24 = filepath.Join(repo(), "bin/containerd24")
+	containerd17 = filepath.Join(machine.Repo(), "bin/containerd17")
+	containerd24 = filepath.Join(machine.Repo(), "bin/containerd24")
 
 	debian  = kind{"1.6 version 2", "/usr/bin", "version2.toml", "/usr/lib/cni", "containerd 1.x install", false}
 	v17     = kind{"1.7 version 2", containerd17, "version2.toml", "/usr/lib/cni", "containerd 1.x install", false}
@@ -42,6 +43,12 @@ var (
 	v3      = kind{"2.4 version 3", containerd24, "version3.toml", "/opt/cni/bin", "containerd 2.x install", false}
 	v4      = kind{"2.4 version 4", containerd24, "version4.toml", "/opt/cni/bin", "containerd 2.x install", true}
 )
+
+// The test image also bears the names of the pause images that the containerds
+// want, so that no config has to say where their sandbox image is.
+const image = "docker.io/library/busybox:test"
+
+var imageNames = []string{image, "registry.k8s.io/pause:3.6", "registry.k8s.io/pause:3.8", "registry.k8s.io/pause:3.10.2"}
 
 // The directories that a node's configs and state are in.
 const (
@@ -87,23 +94,20 @@ func eventually(t *testing.T, what string, ok func() bool) {
 // commands of docs/runtimes.md.
 func (k kind) install(t *testing.T) {
 	t.Helper()
-	if missing != "" {
-		t.Skip(missing)
-	}
 	for _, dir := range []string{"/etc/cni", "/etc/containerd", "/opt/cni", "/usr/lib/cni"} {
 		if err := os.RemoveAll(dir); err != nil {
 			t.Fatal(err)
 		}
 	}
 	config, _ := filepath.Abs(filepath.Join("testdata", k.config))
-	sh(t, `install -D -m 644 "$CONFIG" /etc/containerd/config.toml
+	machine.Sh(t, `install -D -m 644 "$CONFIG" /etc/containerd/config.toml
 	       install -D -m 755 -t "$PLUGINS" bin/cniplugins/*
 	       install -D -m 644 -t /etc/cni/net.d test/containerd/testdata/50-cluster.conflist`,
 		"CONFIG="+config, "PLUGINS="+k.plugins)
 	if k.noLoopback {
 		remove(t, k.plugins+"/loopback")
 	}
-	sh(t, block(t, k.commands))
+	machine.Sh(t, machine.Block(t, k.commands))
 }
 
 // start installs a node and starts it. When the test ends its pods and its
@@ -126,7 +130,7 @@ func (k kind) start(t *testing.T) *node {
 		}
 	})
 	n.run()
-	n.program("ctr", "-n", "k8s.io", "images", "import", makeImage(t))
+	n.program("ctr", "-n", "k8s.io", "images", "import", machine.Image(t, imageNames...))
 	eventually(t, "the CRI to see the images", func() bool {
 		return !slices.ContainsFunc(imageNames, func(name string) bool {
 			r, err := n.images.ImageStatus(deadline(t), &cri.ImageStatusRequest{Image: &cri.ImageSpec{Image: name}})
@@ -230,14 +234,14 @@ type pod struct {
 func (n *node) podConfig() *cri.PodSandboxConfig {
 	n.t.Helper()
 	config := new(cri.PodSandboxConfig)
-	if err := json.Unmarshal([]byte(block(n.t, "containerd pod.json")), config); err != nil {
+	if err := json.Unmarshal([]byte(machine.Block(n.t, "containerd pod.json")), config); err != nil {
 		n.t.Fatalf("docs/runtimes.md: pod.json: %v", err)
 	}
 	n.pods++
 	config.Metadata.Uid = fmt.Sprintf("%s-%d", config.Metadata.Name, n.pods)
 	config.Metadata.Attempt = uint32(n.pods)
 	// Below a control group that the test can find again.
-	config.Linux = &cri.LinuxPodSandboxConfig{CgroupParent: "/" + os.Getenv(cgroupVar)}
+	config.Linux = &cri.LinuxPodSandboxConfig{CgroupParent: "/" + machine.Cgroup()}
 	return config
 }
 
@@ -361,7 +365,7 @@ func (n *node) leftovers() []string {
 	var left []string
 	for _, pattern := range []string{
 		"/var/lib/cni/results/*", "/var/lib/cni/networks/*/[0-9]*", "/run/netns/*",
-		"/sys/fs/cgroup/" + os.Getenv(cgroupVar) + "/*/", "/sys/fs/cgroup/*/" + os.Getenv(cgroupVar) + "/*/",
+		"/sys/fs/cgroup/" + machine.Cgroup() + "/*/", "/sys/fs/cgroup/*/" + machine.Cgroup() + "/*/",
 		"/run/containerd/io.containerd.runtime.v2.task/k8s.io/*",
 	} {
 		matches, err := filepath.Glob(pattern)

@@ -3,16 +3,15 @@ package gocni
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/cni-none/cni-none/internal/machine"
 	"github.com/cni-none/cni-none/internal/nstest"
 	cni "github.com/containerd/go-cni"
 )
@@ -38,45 +37,13 @@ const secondNetwork = `{
 // install runs the commands of docs/runtimes.md, beside upstream's plugins.
 func install(t *testing.T) {
 	t.Helper()
-	if missing != "" {
-		t.Skip(missing)
-	}
 	for _, dir := range []string{"/etc/cni", "/opt/cni"} {
 		if err := os.RemoveAll(dir); err != nil {
 			t.Fatal(err)
 		}
 	}
-	sh(t, "install -D -m 755 -t /opt/cni/bin bin/cniplugins/*")
-	sh(t, block(t, "nerdctl install"))
-}
-
-func sh(t *testing.T, script string) {
-	t.Helper()
-	cmd := exec.Command("bash", "-euo", "pipefail", "-c", script)
-	cmd.Dir = repo()
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%s\n%v: %s", script, err, out)
-	}
-}
-
-// block returns the fenced block of docs/runtimes.md that follows the comment
-// "<!-- test: name -->".
-func block(t *testing.T, name string) string {
-	t.Helper()
-	text, err := os.ReadFile(filepath.Join(repo(), "docs/runtimes.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, rest, found := strings.Cut(string(text), fmt.Sprintf("<!-- test: %s -->\n```", name))
-	if !found {
-		t.Fatalf("docs/runtimes.md has no block %q", name)
-	}
-	_, rest, _ = strings.Cut(rest, "\n") // the language
-	content, _, found := strings.Cut(rest, "\n```\n")
-	if !found {
-		t.Fatalf("docs/runtimes.md: block %q has no end", name)
-	}
-	return content
+	machine.Sh(t, "install -D -m 755 -t /opt/cni/bin bin/cniplugins/*")
+	machine.Sh(t, machine.Block(t, "nerdctl install"))
 }
 
 // isDocumented fails the test unless the error is, to the letter, the one that
@@ -86,7 +53,7 @@ func isDocumented(t *testing.T, err error, name string) {
 	if err == nil {
 		t.Fatalf("no error, though docs/runtimes.md shows one in block %q", name)
 	}
-	if want := block(t, name); err.Error() != want {
+	if want := machine.Block(t, name); err.Error() != want {
 		t.Errorf("error, and what docs/runtimes.md shows in block %q:\n%v\n%s", name, err, want)
 	}
 }

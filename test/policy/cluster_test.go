@@ -3,9 +3,8 @@
 // what each rule refuses, in every place where it can be written, and that the
 // same thing is accepted where the rule does not apply.
 //
-// The servers and the tests run in network and PID namespaces of their own: ports
-// cannot collide with anybody's, and nothing outlives the test process, however
-// it ends.
+// The servers and the tests run on a machine of their own: ports cannot collide
+// with anybody's, and nothing outlives the test process, however it ends.
 package policy
 
 import (
@@ -20,13 +19,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/cni-none/cni-none/internal/machine"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
@@ -38,56 +36,11 @@ const (
 	policyDir = root + "/deploy/kubernetes/policy"
 	// patience is for a slow machine; what is waited for takes a second or two.
 	patience = 2 * time.Minute
-	inside   = "CNI_NONE_POLICY_TEST_INSIDE"
 )
 
-// TestMain runs the tests in namespaces of their own: this program once more, as
-// the first process of a new PID namespace, so that the kernel ends the servers
+// TestMain runs the tests on a machine of their own: the kernel ends the servers
 // together with it.
-func TestMain(m *testing.M) {
-	if os.Getenv(inside) != "" {
-		if err := loopbackUp(); err != nil {
-			fmt.Fprintln(os.Stderr, "bring up lo:", err)
-			os.Exit(1)
-		}
-		os.Exit(m.Run())
-	}
-	if os.Geteuid() != 0 {
-		fmt.Println("SKIP: needs root, for namespaces of its own")
-		if os.Getenv("CI") != "" {
-			os.Exit(1)
-		}
-		os.Exit(0)
-	}
-	// Pdeathsig goes by the thread that started the child.
-	runtime.LockOSThread()
-	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
-	cmd.Env = append(os.Environ(), inside+"=1")
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWPID,
-		Pdeathsig:  unix.SIGKILL,
-	}
-	if err := cmd.Run(); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	os.Exit(0)
-}
-
-func loopbackUp() error {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	req, err := unix.NewIfreq("lo")
-	if err != nil {
-		return err
-	}
-	req.SetUint16(unix.IFF_UP)
-	return unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, req)
-}
+func TestMain(m *testing.M) { machine.Main(m, machine.Config{}) }
 
 // cluster is etcd, an API server and the two controllers of the controller-manager
 // that matter here: the one that makes service accounts and the one that type-checks

@@ -5,9 +5,9 @@ import (
 	"testing"
 )
 
-// machine is what podman needs on a machine without systemd and without
+// settings is what podman needs on a machine without systemd and without
 // CAP_SYS_RESOURCE. It says nothing about networks.
-const machine = `[containers]
+const settings = `[containers]
 default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]
 [engine]
 runtime = "runc"
@@ -18,7 +18,7 @@ events_logger = "file"
 // Podman sets podman up as docs/runtimes.md says, word for word, image included.
 func Podman(t testing.TB) {
 	t.Helper()
-	Write(t, "/etc/containers/containers.conf.d/90-machine.conf", machine)
+	Write(t, "/etc/containers/containers.conf.d/90-machine.conf", settings)
 	doc := ReadDoc(t, "docs/runtimes.md", "podman").Under(t, "From nothing")
 	install, image := doc.Commands()[0], doc.Commands()[1]
 	Run(t, "sh", "-euc", install)

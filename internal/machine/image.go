@@ -1,4 +1,4 @@
-package containerd
+package machine
 
 import (
 	"archive/tar"
@@ -13,15 +13,9 @@ import (
 	"testing"
 )
 
-// The test image is Debian's static busybox, since there is no registry here.
-// It also bears the names of the pause images that the containerds want,
-// so that no config has to say where their sandbox image is.
-const image = "docker.io/library/busybox:test"
-
-var imageNames = []string{image, "registry.k8s.io/pause:3.6", "registry.k8s.io/pause:3.8", "registry.k8s.io/pause:3.10.2"}
-
-// makeImage writes the image as an archive that ctr can import.
-func makeImage(t *testing.T) string {
+// Image writes an archive that ctr can import and docker load: Debian's static
+// busybox, which sleeps, under the names given. There is no registry here.
+func Image(t *testing.T, names ...string) string {
 	t.Helper()
 	path, err := exec.LookPath("busybox")
 	if err != nil {
@@ -57,7 +51,7 @@ func makeImage(t *testing.T) string {
 		"config":       map[string]any{"Env": []string{"PATH=/bin"}, "Cmd": []string{"sleep", "2147483647"}},
 		"rootfs":       map[string]any{"type": "layers", "diff_ids": []string{fmt.Sprintf("sha256:%x", sha256.Sum256(layer.Bytes()))}},
 	})
-	manifest := encode(t, []map[string]any{{"Config": "config.json", "Layers": []string{"layer.tar"}, "RepoTags": imageNames}})
+	manifest := encode(t, []map[string]any{{"Config": "config.json", "Layers": []string{"layer.tar"}, "RepoTags": names}})
 
 	var archive bytes.Buffer
 	w = tar.NewWriter(&archive)
