@@ -3,6 +3,8 @@ package loopback
 import (
 	"errors"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 var (
@@ -38,18 +40,11 @@ func (e *OpError) Error() string {
 
 func (e *OpError) Unwrap() error { return e.Err }
 
-// errnoNames has the names of those errnos that are worth looking up in a manual page.
-var errnoNames = map[syscall.Errno]string{
-	syscall.EACCES: "EACCES", syscall.EAGAIN: "EAGAIN", syscall.EBUSY: "EBUSY", syscall.EINTR: "EINTR",
-	syscall.EINVAL: "EINVAL", syscall.EIO: "EIO", syscall.ELOOP: "ELOOP", syscall.EMFILE: "EMFILE",
-	syscall.ENFILE: "ENFILE", syscall.ENOBUFS: "ENOBUFS", syscall.ENODEV: "ENODEV", syscall.ENOENT: "ENOENT",
-	syscall.ENOMEM: "ENOMEM", syscall.EOPNOTSUPP: "EOPNOTSUPP", syscall.EPERM: "EPERM",
-}
-
+// describe adds the errno's name, which is what one looks up in a manual page.
 func describe(err error) string {
 	var errno syscall.Errno
-	if errors.As(err, &errno) && errnoNames[errno] != "" {
-		return err.Error() + " (" + errnoNames[errno] + ")"
+	if errors.As(err, &errno) {
+		return err.Error() + " (" + unix.ErrnoName(errno) + ")"
 	}
 	return err.Error()
 }

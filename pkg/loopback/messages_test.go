@@ -339,7 +339,7 @@ func TestFindings(t *testing.T) {
 func TestOpErrorNamesTheErrno(t *testing.T) {
 	for want, err := range map[string]error{
 		"setns (/x): operation not permitted (EPERM)": &OpError{"setns", "/x", unix.EPERM},
-		"setns: bad file descriptor":                  &OpError{"setns", "", unix.EBADF},
+		"setns: bad file descriptor (EBADF)":          &OpError{"setns", "", unix.EBADF},
 	} {
 		if err.Error() != want {
 			t.Errorf("%q, want %q", err, want)
