@@ -71,7 +71,7 @@ soak: ## kill, repeat and starve the plugin for long (root)
 	test/soak/run.sh --full
 
 .PHONY: bench
-bench: ## measure it beside upstream's plugins (root, ten minutes)
+bench: ## measure it beside upstream's plugins (root, two minutes; more where containerd has to be built)
 	test/bench/run.sh
 
 .PHONY: lint
