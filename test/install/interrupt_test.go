@@ -23,7 +23,7 @@ var operations = []string{"mkdirat", "fsync", "renameat", "unlinkat"}
 // operations. In every state that this leaves, containerd starts and every other
 // handler is as it was; and from every one, install completes and uninstall undoes.
 func TestInterrupted(t *testing.T) {
-	for _, version := range []string{"1.6", "2.4"} {
+	for _, version := range []string{"1.6", "1.7", "2.4"} {
 		t.Run("containerd-"+version, func(t *testing.T) {
 			t.Parallel()
 			n := newNode(t, version, kubeadm(t, version))
