@@ -133,6 +133,33 @@ func TestUpRefusesBeforeItTouches(t *testing.T) {
 	}
 }
 
+// TestConnectedOnce: a namespace keeps the number of another one when the
+// interface that led there is gone, and that is not isolated.
+func TestConnectedOnce(t *testing.T) {
+	ns := nstest.New(t)
+	other, err := os.Open(nstest.New(t).Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	n := open1(t, ns)
+	ns.Do(func() error {
+		veth := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "eth0", TxQLen: -1}, PeerName: "peer", PeerNamespace: netlink.NsFd(other.Fd())}
+		return errors.Join(netlink.LinkAdd(veth), netlink.LinkDel(veth))
+	})
+	s, err := n.Survey()
+	if err != nil || len(s.Links) != 1 || len(s.Peers) != 1 {
+		t.Fatalf("%+v, %v", s, err)
+	}
+	var f *Findings
+	if _, err := n.Up(true); !errors.As(err, &f) || len(f.Peers) != 1 || f.Down {
+		t.Errorf("%v", err)
+	}
+	if _, err := n.Up(false); err != nil {
+		t.Errorf("not exclusive: %v", err)
+	}
+}
+
 // TestUpGivesUp: it does not fight for ever with somebody who takes lo down.
 func TestUpGivesUp(t *testing.T) {
 	ns := nstest.New(t)

@@ -339,6 +339,7 @@ func TestFindings(t *testing.T) {
 func TestOpErrorNamesTheErrno(t *testing.T) {
 	for want, err := range map[string]error{
 		"setns (/x): operation not permitted (EPERM)": &OpError{"setns", "/x", unix.EPERM},
+		"list (/x): no errno at all":                  &OpError{"list", "/x", errors.New("no errno at all")},
 		"setns: bad file descriptor (EBADF)":          &OpError{"setns", "", unix.EBADF},
 	} {
 		if err.Error() != want {
