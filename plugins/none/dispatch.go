@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/containernetworking/cni/pkg/types"
@@ -18,17 +19,19 @@ const maxStdin = 16 << 20
 // an address: 0.1.0 and 0.2.0 cannot.
 var supported = version.VersionsStartingFrom("0.3.0")
 
-// commands has, for each CNI command, what serves it and the first version of
-// the spec that has it. VERSION is answered before a version is known.
+// commands has, for each CNI command, the first version of the spec that has it,
+// whether it is about one container, and what serves it. VERSION is answered
+// before a version is known.
 var commands = map[string]struct {
-	since string
-	serve func(*call) ([]byte, error)
+	since       string
+	ofContainer bool
+	serve       func(*call) ([]byte, error)
 }{
-	"ADD":    {"0.3.0", add},
-	"CHECK":  {"0.4.0", check},
-	"DEL":    {"0.3.0", del},
-	"GC":     {"1.1.0", gc},
-	"STATUS": {"1.1.0", status},
+	"ADD":    {"0.3.0", true, add},
+	"CHECK":  {"0.4.0", true, check},
+	"DEL":    {"0.3.0", true, del},
+	"GC":     {"1.1.0", false, gc},
+	"STATUS": {"1.1.0", false, status},
 }
 
 // call is one call of the plugin, as far as every command has to understand it.
@@ -82,8 +85,10 @@ func (c *call) serve(stdin io.Reader) (answer []byte, err error) {
 	if !known {
 		return nil, invalidEnv("CNI_COMMAND", name, "is none of ADD, DEL, CHECK, GC, STATUS and VERSION")
 	}
-	if err := c.checkContainerID(name); err != nil {
-		return nil, err
+	if command.ofContainer {
+		if err := c.checkContainerID(); err != nil {
+			return nil, err
+		}
 	}
 	if err := c.read(stdin); err != nil {
 		return nil, err
@@ -97,12 +102,9 @@ func (c *call) serve(stdin io.Reader) (answer []byte, err error) {
 	return command.serve(c)
 }
 
-// checkContainerID requires CNI_CONTAINERID where the spec does. CNI_IFNAME is
-// ignored, whatever it says: the interface is lo.
-func (c *call) checkContainerID(command string) error {
-	if command == "GC" || command == "STATUS" {
-		return nil
-	}
+// checkContainerID requires CNI_CONTAINERID. CNI_IFNAME is ignored, whatever it
+// says: the interface is lo.
+func (c *call) checkContainerID() error {
 	switch id := c.getenv("CNI_CONTAINERID"); {
 	case id == "":
 		return missingEnv("CNI_CONTAINERID")
@@ -131,11 +133,9 @@ func (c *call) read(stdin io.Reader) error {
 	if err := c.conf.decode("cniVersion", &v); err != nil {
 		return err
 	}
-	for _, s := range supported.SupportedVersions() {
-		if v == s {
-			c.cniVersion = v
-			return nil
-		}
+	if slices.Contains(supported.SupportedVersions(), v) {
+		c.cniVersion = v
+		return nil
 	}
 	said := fmt.Sprintf("cniVersion: %s is not supported", quoteValue(v))
 	if v == "" {

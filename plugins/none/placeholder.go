@@ -50,12 +50,7 @@ func (c *call) placeholders() ([]placeholder, error) {
 
 func parsePlaceholder(text string) (netip.Prefix, error) {
 	value := quoteValue(text)
-	p, err := netip.ParsePrefix(text)
-	if !strings.Contains(text, "/") {
-		var addr netip.Addr
-		addr, err = netip.ParseAddr(text)
-		p = netip.PrefixFrom(addr, addr.BitLen())
-	}
+	p, err := parsePrefix(text)
 	switch {
 	case err != nil || strings.Contains(text, "%") || p.Addr().Is4In6():
 		return p, invalidConfig("placeholderIPs", value+" is neither an address nor a prefix", placeholderRemedy)
@@ -71,6 +66,15 @@ func parsePlaceholder(text string) (netip.Prefix, error) {
 		}
 	}
 	return p, cannotHonour("placeholderIPs", value, "it could be somebody's address", placeholderRemedy)
+}
+
+// parsePrefix takes an address for the prefix that holds it alone.
+func parsePrefix(text string) (netip.Prefix, error) {
+	if strings.Contains(text, "/") {
+		return netip.ParsePrefix(text)
+	}
+	addr, err := netip.ParseAddr(text)
+	return netip.PrefixFrom(addr, addr.BitLen()), err
 }
 
 // address returns the address, as a host prefix, that is reported for a
