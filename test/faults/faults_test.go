@@ -17,7 +17,6 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -39,26 +38,15 @@ var (
 	full     = flag.Bool("full", false, "every position of the Go runtime's calls, too, not just the first and a later one")
 )
 
-// need fails the test when something it needs is missing: these tests are run
-// by a script that installs it.
+// need fails the test when something it needs is missing.
 func need(t *testing.T, what ...string) {
 	t.Helper()
-	for _, w := range what {
-		if _, err := exec.LookPath(w); err != nil {
-			t.Fatalf("%s is missing (%v): run test/faults/run.sh", w, err)
-		}
-	}
+	scratch.Need(t, "test/faults/run.sh", what...)
 }
 
 func TestMain(m *testing.M) {
 	flag.Parse()
-	for _, p := range []*string{plugin, loopback} {
-		abs, err := filepath.Abs(*p)
-		if err != nil {
-			panic(err)
-		}
-		*p = abs
-	}
+	scratch.Absolute(plugin, loopback)
 	os.Exit(m.Run())
 }
 

@@ -14,8 +14,6 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -34,25 +32,8 @@ var (
 
 func TestMain(m *testing.M) {
 	flag.Parse()
-	for _, p := range []*string{plugin, cniplugins} {
-		abs, err := filepath.Abs(*p)
-		if err != nil {
-			panic(err)
-		}
-		*p = abs
-	}
+	scratch.Absolute(plugin, cniplugins)
 	os.Exit(m.Run())
-}
-
-// need fails the test when something it needs is missing: these tests are run
-// by a script that installs it.
-func need(t *testing.T) {
-	t.Helper()
-	for _, w := range []string{"runc", "unshare", "/bin/busybox", *plugin, *cniplugins + "/bridge", *cniplugins + "/host-local"} {
-		if _, err := exec.LookPath(w); err != nil {
-			t.Fatalf("%s is missing (%v): run test/isolation/run.sh", w, err)
-		}
-	}
 }
 
 // A control is the container that a probe has to get through from.
@@ -119,7 +100,7 @@ func (w *world) rows() []row {
 }
 
 func TestIsolation(t *testing.T) {
-	need(t)
+	scratch.Need(t, "test/isolation/run.sh", "runc", "unshare", "/bin/busybox", *plugin, *cniplugins+"/bridge", *cniplugins+"/host-local")
 	w := newWorld(t)
 	t.Run("probes", func(t *testing.T) { testProbes(t, w) })
 	t.Run("loopback works", func(t *testing.T) { testLoopbackWorks(t, w) })

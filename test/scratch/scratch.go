@@ -19,6 +19,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -292,4 +293,26 @@ func Isolated(path string) error {
 		return fmt.Errorf("not isolated: %s", strings.Join(wrong, "; "))
 	}
 	return nil
+}
+
+// Absolute resolves paths that came as flags, before a test changes its directory.
+func Absolute(paths ...*string) {
+	for _, p := range paths {
+		abs, err := filepath.Abs(*p)
+		if err != nil {
+			panic(err)
+		}
+		*p = abs
+	}
+}
+
+// Need fails the test when a program is missing: these tests are run by a script
+// that installs it.
+func Need(tb testing.TB, script string, programs ...string) {
+	tb.Helper()
+	for _, p := range programs {
+		if _, err := exec.LookPath(p); err != nil {
+			tb.Fatalf("%s is missing (%v): run %s", p, err, script)
+		}
+	}
 }

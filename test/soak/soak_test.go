@@ -35,12 +35,8 @@ var (
 
 func TestMain(m *testing.M) {
 	flag.Parse()
-	abs, err := filepath.Abs(*plugin)
-	if err != nil {
-		panic(err)
-	}
-	*plugin = abs
-	if _, err := os.Stat(abs); err != nil {
+	scratch.Absolute(plugin)
+	if _, err := os.Stat(*plugin); err != nil {
 		fmt.Fprintln(os.Stderr, err, "(run test/soak/run.sh)")
 		os.Exit(1)
 	}
