@@ -23,12 +23,12 @@ cross: ## build dist/none-linux-ARCH for every architecture that CNI releases fo
 install: build ## install it into $(PREFIX)/bin (PREFIX=/opt/cni; DESTDIR is respected)
 	install -D -m 755 $(BIN)/none $(DESTDIR)$(PREFIX)/bin/none
 
-bin/cnitool: test/cnitool/go.mod # pinned there, so that the plugin's own go.mod stays small
-	cd test/cnitool && CGO_ENABLED=0 GOFLAGS= go build -trimpath -o ../../bin/cnitool github.com/containernetworking/cni/cnitool
+bin/cnitool: test/go.mod # pinned there, so that the plugin's own go.mod stays small
+	cd test && CGO_ENABLED=0 GOFLAGS= go build -trimpath -o ../bin/cnitool github.com/containernetworking/cni/cnitool
 
 .PHONY: demo
 demo: build bin/cnitool ## show, as root, what a container on the none network has (one minute the first time)
-	@cd test/cnitool && GOFLAGS= go run ./demo ../../bin ../../conf
+	@cd test && GOFLAGS= go run ./cnitool/demo ../bin ../conf
 
 .PHONY: test
 test: build bin/cnitool ## test all that needs only Go and root (in a user namespace without root)
@@ -76,7 +76,7 @@ bench: ## measure it beside upstream's plugins (root, two minutes; more where co
 
 .PHONY: lint
 lint: ## run the linters of .golangci.yml (builds golangci-lint first: five minutes)
-	test/tools/build.sh golangci
+	tools/build.sh golangci
 	bin/golangci/golangci-lint run ./...
 
 .PHONY: fuzz

@@ -8,11 +8,11 @@ export GOFLAGS=
 
 unit() {
 	go vet ./...
-	(cd test/cnitool && go vet ./...)
+	(cd test && go vet ./cnitool/...)
 	unformatted=$(gofmt -l cmd conf internal pkg plugins test 2>/dev/null || true)
 	[ -z "$unformatted" ] || { echo "not formatted with gofmt: $unformatted" >&2; return 1; }
 	go test -count=1 -timeout 150s ./...
-	(cd test/cnitool && go test -count=1 -timeout 150s ./...)
+	(cd test && go test -count=1 -timeout 150s ./cnitool/...)
 	# A number of inputs, not of seconds: a limit in time that runs out while an
 	# input is tried counts as a failure ("context deadline exceeded").
 	make --no-print-directory fuzz FUZZTIME=20000x
@@ -26,8 +26,8 @@ elif unshare --user --map-root-user --mount --net true 2>/dev/null; then
 	# It has a network namespace of its own, to which a thread may return, and no
 	# way out: what tests are built from comes first.
 	go mod download
-	(cd test/cnitool && go mod download)
-	test/tools/build.sh cniplugins
+	(cd test && go mod download)
+	tools/build.sh cniplugins
 	export -f unit
 	unshare --user --map-root-user --mount --net bash -euc unit
 else

@@ -28,7 +28,7 @@ const asNode = "NONE_TEST_AS_NODE"
 // which shows that the test would notice.
 func TestGuard(t *testing.T) {
 	nstest.New(t) // needs root, as this does
-	if out, err := exec.Command("../../test/tools/build.sh", "cniplugins").CombinedOutput(); err != nil {
+	if out, err := exec.Command("../../tools/build.sh", "cniplugins").CombinedOutput(); err != nil {
 		t.Fatalf("build upstream's loopback: %v\n%s", err, out)
 	}
 	upstream, err := filepath.Abs("../../bin/cniplugins/loopback")

@@ -4,8 +4,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 command -v go >/dev/null || PATH=$PATH:/usr/local/go/bin
-test/tools/debian.sh runc podman docker.io busybox-static
-test/tools/build.sh containerd24
+tools/debian.sh runc podman docker.io busybox-static
+tools/build.sh containerd24
 CGO_ENABLED=0 GOFLAGS= go build -trimpath -buildvcs=false -o bin/ ./cmd/none-audit ./plugins/none
 cd test/audit
 exec go test -count=1 -timeout 10m "$@" .

@@ -311,7 +311,7 @@ func (b *bench) passes(units [][]act) (map[string]counts, error) {
 	defer os.RemoveAll(dir)
 	strace, err := exec.LookPath("strace")
 	if err != nil {
-		return nil, fmt.Errorf("%w: test/tools/debian.sh strace", err)
+		return nil, fmt.Errorf("%w: tools/debian.sh strace", err)
 	}
 	file := filepath.Join(b.dir, "pass")
 	traced := func(c call) (sample, []byte, error) {

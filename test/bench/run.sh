@@ -17,8 +17,8 @@ for o in "$@"; do
 	*) options+=("$o") ;;
 	esac
 done
-"$root/test/tools/debian.sh" strace
-"$root/test/tools/build.sh" cniplugins
+"$root/tools/debian.sh" strace
+"$root/tools/build.sh" cniplugins
 make -s -C "$root" build
 cd "$here"
 # Whatever is compared is built alike: no cgo, no PIE.
@@ -32,8 +32,8 @@ if [ -n "$docs" ]; then cp "$bin/bench/performance.svg" "$root/docs/"; fi
 go test -run '^$' -bench . -benchtime 2000x -count 3 . | tee "$bin/bench/inprocess.txt"
 # And what is left of it in a sandbox's start and stop.
 if [ -n "$containerd" ]; then
-	"$root/test/tools/debian.sh" containerd runc busybox-static
-	"$root/test/tools/build.sh" containerd17 containerd24 # the folder asks for both
+	"$root/tools/debian.sh" containerd runc busybox-static
+	"$root/tools/build.sh" containerd17 containerd24 # the folder asks for both
 	cd "$root/test/containerd"
 	go test -count=1 -timeout 20m -tags bench -run TestSandboxTimes -v . | tee "$bin/bench/containerd.txt"
 fi

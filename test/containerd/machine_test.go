@@ -28,12 +28,12 @@ func TestMain(m *testing.M) {
 func lacking() string {
 	for _, program := range []string{"/usr/bin/containerd", "/usr/bin/ctr", "runc", "busybox"} {
 		if _, err := exec.LookPath(program); err != nil {
-			return fmt.Sprintf("%v: run test/tools/debian.sh containerd runc busybox-static", err)
+			return fmt.Sprintf("%v: run tools/debian.sh containerd runc busybox-static", err)
 		}
 	}
 	for _, program := range []string{"containerd17/containerd", "containerd17/containerd-shim-runc-v2", "containerd17/ctr", "containerd24/containerd", "containerd24/containerd-shim-runc-v2", "containerd24/ctr", "cniplugins/bridge", "cniplugins/loopback", "cniplugins/host-local"} {
 		if _, err := os.Stat(filepath.Join(machine.Repo(), "bin", program)); err != nil {
-			return fmt.Sprintf("%v: run test/tools/build.sh containerd17 containerd24 cniplugins", err)
+			return fmt.Sprintf("%v: run tools/build.sh containerd17 containerd24 cniplugins", err)
 		}
 	}
 	if _, err := os.Stat(filepath.Join(machine.Repo(), "bin", "none")); err != nil {

@@ -3,8 +3,8 @@
 # they drive, as root. Arguments go to go test.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-test/tools/debian.sh containerd runc busybox-static
-test/tools/build.sh containerd17 containerd24 cniplugins
+tools/debian.sh containerd runc busybox-static
+tools/build.sh containerd17 containerd24 cniplugins
 make build
 cd test/containerd
 exec go test -count=1 -timeout 20m "$@" .

@@ -8,8 +8,8 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
 command -v go >/dev/null || export PATH=$PATH:/usr/local/go/bin
-"$root/test/tools/debian.sh" strace
-"$root/test/tools/build.sh" cniplugins
+"$root/tools/debian.sh" strace
+"$root/tools/build.sh" cniplugins
 make -s -C "$root" build
 cd "$here"
 exec go test -v -count=1 -timeout 30m . "$@"

@@ -27,9 +27,9 @@ func TestMain(m *testing.M) {
 func lacking() string {
 	for program, remedy := range map[string]string{
 		"none":                  "make build",
-		"cniplugins/bridge":     "test/tools/build.sh cniplugins",
-		"cniplugins/host-local": "test/tools/build.sh cniplugins",
-		"cniplugins/loopback":   "test/tools/build.sh cniplugins",
+		"cniplugins/bridge":     "tools/build.sh cniplugins",
+		"cniplugins/host-local": "tools/build.sh cniplugins",
+		"cniplugins/loopback":   "tools/build.sh cniplugins",
 	} {
 		if _, err := os.Stat(filepath.Join(machine.Repo(), "bin", program)); err != nil {
 			return fmt.Sprintf("%v: run %s", err, remedy)

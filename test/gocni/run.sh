@@ -2,7 +2,7 @@
 # Runs the tests of this folder from a clean clone, as root. Arguments go to go test.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-test/tools/build.sh cniplugins
+tools/build.sh cniplugins
 make build
 cd test/gocni
 exec go test -count=1 -timeout 10m "$@" .

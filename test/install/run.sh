@@ -4,8 +4,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 command -v go >/dev/null || PATH=$PATH:/usr/local/go/bin
-test/tools/debian.sh containerd runc busybox-static strace util-linux etcd-server openssl
-test/tools/build.sh containerd17 containerd24 cniplugins kubernetes134
+tools/debian.sh containerd runc busybox-static strace util-linux etcd-server openssl
+tools/build.sh containerd17 containerd24 cniplugins kubernetes134
 make build
 release/none-install.sh bin/none-install
 (cd cmd/none-install && go vet . && go test -count=1 .)

@@ -41,8 +41,8 @@ try() {
 	cp -r plugins.sound plugins
 }
 
-"$root/test/tools/debian.sh" runc busybox-static strace
-"$root/test/tools/build.sh" cniplugins
+"$root/tools/debian.sh" runc busybox-static strace
+"$root/tools/build.sh" cniplugins
 
 replace pkg/loopback/netns.go '	if err := n.guard(); err != nil {' '	if err := error(nil); err != nil {'
 try "no guard"

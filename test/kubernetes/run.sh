@@ -60,8 +60,8 @@ if [ "$(id -u)" != 0 ]; then
 	exit 1
 fi
 cd "$root"
-test/tools/debian.sh docker.io etcd-server runc busybox-static iproute2 util-linux perl-base
-test/tools/build.sh containerd24 cniplugins kubernetes134
+tools/debian.sh docker.io etcd-server runc busybox-static iproute2 util-linux perl-base
+tools/build.sh containerd24 cniplugins kubernetes134
 # Modules are fetched here: the node has no network to do it.
 make build
 (cd "$here" && go test -c -o "$root/bin/kubernetes.test" .)

@@ -117,12 +117,12 @@ clusters: [{name: test, cluster: {server: "https://127.0.0.1:%d", insecure-skip-
 	return c
 }
 
-// program is one of the binaries that test/tools/build.sh made for this version.
+// program is one of the binaries that tools/build.sh made for this version.
 func (c *cluster) program(t *testing.T, name string) string {
 	t.Helper()
 	path := filepath.Join(root, "bin", "kubernetes"+c.version, name)
 	if _, err := os.Stat(path); err != nil {
-		missing(t, "%v: run test/tools/build.sh kubernetes%s", err, c.version)
+		missing(t, "%v: run tools/build.sh kubernetes%s", err, c.version)
 	}
 	return path
 }

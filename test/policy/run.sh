@@ -5,8 +5,8 @@
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 command -v go >/dev/null || PATH=$PATH:/usr/local/go/bin
-"$here/../tools/debian.sh" etcd-server
-"$here/../tools/build.sh" kubernetes134 kubernetes136
+"$here/../../tools/debian.sh" etcd-server
+"$here/../../tools/build.sh" kubernetes134 kubernetes136
 cd "$here"
-go vet ./...
+go vet .
 exec go test -count=1 -timeout=10m "$@" ./...

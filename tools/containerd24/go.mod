@@ -1,4 +1,4 @@
-module github.com/cni-none/cni-none/test/tools/containerd24
+module github.com/cni-none/cni-none/tools/containerd24
 
 go 1.26.6
 

@@ -1,6 +1,6 @@
 // Kubernetes for the tests: v1.34.2 from the module proxy. k8s.io/kubernetes refers to
 // its parts by path in its own tree, so each has to be named again here.
-module github.com/cni-none/cni-none/test/tools/kubernetes134
+module github.com/cni-none/cni-none/tools/kubernetes134
 
 go 1.26.0
 

@@ -1,4 +1,4 @@
-module github.com/cni-none/cni-none/test/tools/cniplugins
+module github.com/cni-none/cni-none/tools/cniplugins
 
 go 1.26.0
 

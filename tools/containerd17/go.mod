@@ -1,4 +1,4 @@
-module github.com/cni-none/cni-none/test/tools/containerd17
+module github.com/cni-none/cni-none/tools/containerd17
 
 go 1.26.0
 

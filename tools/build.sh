@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Builds the programs that the tests drive from their Go modules, into bin/NAME/.
-# usage: test/tools/build.sh NAME...   (NAME is a folder beside this script: its
+# usage: tools/build.sh NAME...   (NAME is a folder beside this script: its
 # go.mod pins the version, its tools.txt lists the packages to build)
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
-root=$(cd "$here/../.." && pwd)
+root=$(dirname "$here")
 command -v go >/dev/null || PATH=$PATH:/usr/local/go/bin
 for name in "$@"; do
 	out=$root/bin/$name

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs Debian packages that a test needs and that are missing, and says so
 # first. Their services are not started: a test starts its own daemons.
-# usage: test/tools/debian.sh PACKAGE...
+# usage: tools/debian.sh PACKAGE...
 set -euo pipefail
 missing=()
 for p in "$@"; do

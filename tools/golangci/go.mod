@@ -1,4 +1,4 @@
-module github.com/cni-none/cni-none/test/tools/golangci
+module github.com/cni-none/cni-none/tools/golangci
 
 go 1.26.0
 
