@@ -26,6 +26,10 @@ install: build ## install it into $(PREFIX)/bin (PREFIX=/opt/cni; DESTDIR is res
 bin/cnitool: test/go.mod # pinned there, so that the plugin's own go.mod stays small
 	cd test && CGO_ENABLED=0 GOFLAGS= go build -trimpath -o ../bin/cnitool github.com/containernetworking/cni/cnitool
 
+.PHONY: bin/none-install
+bin/none-install:
+	release/none-install.sh $@
+
 .PHONY: demo
 demo: build bin/cnitool ## show, as root, what a container on the none network has (one minute the first time)
 	@cd test && GOFLAGS= go run ./cnitool/demo ../bin ../conf
@@ -34,33 +38,18 @@ demo: build bin/cnitool ## show, as root, what a container on the none network h
 test: build bin/cnitool ## test all that needs only Go and root (in a user namespace without root)
 	@test/unit.sh
 
-# The suites below install what they need from Debian, saying what first, and build
-# the rest with Go into bin/.
-.PHONY: test-runtimes
-test-runtimes: ## test inside containers of containerd, nerdctl's CNI layer, podman and docker (root)
-	test/gocni/run.sh
-	test/containerd/run.sh
-	test/podman/run.sh
-	test/docker/run.sh
-
-.PHONY: test-kubernetes
-test-kubernetes: ## test the admission policies and hermetic pods on a cluster of the test's own (root)
-	test/policy/run.sh
-	test/kubernetes/run.sh
-
-.PHONY: test-install
-test-install: ## test none-install on containerd 1.6, 1.7 and 2.x (root)
-	test/install/run.sh
-
-.PHONY: test-isolation
-test-isolation: ## try to get out of a container, and of a control; test the audit (root)
-	test/isolation/run.sh
-	test/audit/run.sh
-
-.PHONY: test-faults
-test-faults: ## make every system call of the plugin fail; a sample of make soak (root)
-	test/faults/run.sh
-	test/soak/run.sh
+# Every suite of test/suites.txt; each installs what it needs from Debian, saying
+# what first, and builds the rest with Go into bin/.
+SUITES := $(shell awk '/^[a-z]/ {print "test-" $$1}' test/suites.txt)
+.PHONY: suites test-runtimes $(SUITES)
+suites: ## say what make test-SUITE runs as root; FLAGS go to go test
+	@cat test/suites.txt
+$(SUITES): test-%:
+	test/run.sh $* $(FLAGS)
+test-runtimes: test-gocni test-containerd test-podman test-docker ## test containers of containerd, nerdctl's CNI layer, podman, docker
+test-kubernetes: test-policy ## test hermetic pods on a cluster of the test's own, and the admission policies
+test-isolation: test-audit ## try to get out of a container, and of a control; test the audit
+test-faults: test-soak ## make every system call of the plugin fail; a sample of make soak
 
 .PHONY: test-sabotage
 test-sabotage: ## break a copy of the plugin in three ways and see the suites go red (root, two minutes)
@@ -68,7 +57,7 @@ test-sabotage: ## break a copy of the plugin in three ways and see the suites go
 
 .PHONY: soak
 soak: ## kill, repeat and starve the plugin for long (root)
-	test/soak/run.sh --full
+	test/run.sh soak -full
 
 .PHONY: bench
 bench: ## measure it beside upstream's plugins (root, two minutes; more where containerd has to be built)

@@ -8,11 +8,13 @@ export GOFLAGS=
 
 unit() {
 	go vet ./...
-	(cd test && go vet ./cnitool/...)
+	(cd test && go vet ./cnitool/... ./bench)
+	(cd cmd/none-install && go vet ./...)
 	unformatted=$(gofmt -l cmd conf internal pkg plugins test 2>/dev/null || true)
 	[ -z "$unformatted" ] || { echo "not formatted with gofmt: $unformatted" >&2; return 1; }
 	go test -count=1 -timeout 150s ./...
-	(cd test && go test -count=1 -timeout 150s ./cnitool/...)
+	(cd test && go test -count=1 -timeout 150s ./cnitool/... ./bench)
+	(cd cmd/none-install && go test -count=1 -timeout 150s ./...)
 	# A number of inputs, not of seconds: a limit in time that runs out while an
 	# input is tried counts as a failure ("context deadline exceeded").
 	make --no-print-directory fuzz FUZZTIME=20000x
@@ -27,6 +29,7 @@ elif unshare --user --map-root-user --mount --net true 2>/dev/null; then
 	# way out: what tests are built from comes first.
 	go mod download
 	(cd test && go mod download)
+	(cd cmd/none-install && go mod download)
 	tools/build.sh cniplugins
 	export -f unit
 	unshare --user --map-root-user --mount --net bash -euc unit

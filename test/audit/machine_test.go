@@ -36,7 +36,7 @@ func TestMain(m *testing.M) {
 func lacking() string {
 	for _, program := range []string{"runc", "podman", "dockerd", "/usr/bin/docker", "busybox", bin + "/none", bin + "/none-audit", bin + "/containerd24/containerd"} {
 		if _, err := exec.LookPath(program); err != nil {
-			return fmt.Sprintf("%v: run test/audit/run.sh", err)
+			return fmt.Sprintf("%v: run test/run.sh audit", err)
 		}
 	}
 	return ""

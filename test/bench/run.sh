@@ -17,9 +17,7 @@ for o in "$@"; do
 	*) options+=("$o") ;;
 	esac
 done
-"$root/tools/debian.sh" strace
-"$root/tools/build.sh" cniplugins
-make -s -C "$root" build
+"$root/test/run.sh" --needs faults # strace and upstream's plugins
 cd "$here"
 # Whatever is compared is built alike: no cgo, no PIE.
 for p in empty floor peak; do
@@ -32,8 +30,7 @@ if [ -n "$docs" ]; then cp "$bin/bench/performance.svg" "$root/docs/"; fi
 go test -run '^$' -bench . -benchtime 2000x -count 3 . | tee "$bin/bench/inprocess.txt"
 # And what is left of it in a sandbox's start and stop.
 if [ -n "$containerd" ]; then
-	"$root/tools/debian.sh" containerd runc busybox-static
-	"$root/tools/build.sh" containerd17 containerd24 # the folder asks for both
+	"$root/test/run.sh" --needs containerd
 	cd "$root/test/containerd"
 	go test -count=1 -timeout 20m -tags bench -run TestSandboxTimes -v . | tee "$bin/bench/containerd.txt"
 fi

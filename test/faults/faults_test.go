@@ -41,7 +41,7 @@ var (
 // need fails the test when something it needs is missing.
 func need(t *testing.T, what ...string) {
 	t.Helper()
-	scratch.Need(t, "test/faults/run.sh", what...)
+	scratch.Need(t, "test/run.sh faults", what...)
 }
 
 func TestMain(m *testing.M) {

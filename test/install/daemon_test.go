@@ -20,7 +20,7 @@ func TestDaemon(t *testing.T) {
 	kube := filepath.Join(bin, "kubernetes134")
 	for _, p := range []string{filepath.Join(kube, "kube-apiserver"), filepath.Join(kube, "kubectl"), "/usr/bin/etcd", "/usr/bin/openssl"} {
 		if _, err := os.Stat(p); err != nil {
-			need(t, "%v: test/install/run.sh puts it there", err)
+			need(t, "%v: test/run.sh install puts it there", err)
 		}
 	}
 	n := newNode(t, "2.4", kubeadm(t, "2.4"))

@@ -150,7 +150,7 @@ func newNode(tb testing.TB, version, config string) *node {
 	}
 	for _, p := range []string{program, filepath.Join(bin, "none"), filepath.Join(bin, "cniplugins/bridge"), filepath.Join(runtimes[version], "containerd"), "/usr/sbin/runc", "/bin/busybox"} {
 		if _, err := os.Stat(p); err != nil {
-			need(tb, "%v: test/install/run.sh puts it there", err)
+			need(tb, "%v: test/run.sh install puts it there", err)
 		}
 	}
 	dir, err := os.MkdirTemp("/tmp", "cn-")

@@ -100,7 +100,7 @@ func (w *world) rows() []row {
 }
 
 func TestIsolation(t *testing.T) {
-	scratch.Need(t, "test/isolation/run.sh", "runc", "unshare", "/bin/busybox", *plugin, *cniplugins+"/bridge", *cniplugins+"/host-local")
+	scratch.Need(t, "test/run.sh isolation", "runc", "unshare", "/bin/busybox", *plugin, *cniplugins+"/bridge", *cniplugins+"/host-local")
 	w := newWorld(t)
 	t.Run("probes", func(t *testing.T) { testProbes(t, w) })
 	t.Run("loopback works", func(t *testing.T) { testLoopbackWorks(t, w) })
@@ -488,7 +488,7 @@ func compare(t *testing.T, marker, table string) {
 		return
 	}
 	if !*update {
-		t.Errorf("%s does not have the table %q that was seen; run test/isolation/run.sh -update. Seen:\n%s", doc, marker, table)
+		t.Errorf("%s does not have the table %q that was seen; run test/run.sh isolation -update. Seen:\n%s", doc, marker, table)
 		return
 	}
 	if err := os.WriteFile(doc, []byte(before+begin+table+"\n"+after), 0o644); err != nil {

@@ -2,9 +2,9 @@
 // the configuration files and the commands that the documentation shows, and
 // looks at them from inside.
 //
-// run.sh gives the test a machine of its own as far as the kernel can: network,
-// mounts and processes. So daemons listen on their usual ports and keep their
-// state in their usual places, and none of it exists outside or afterwards.
+// The tests run on a machine of their own. So daemons listen on their usual ports
+// and keep their state in their usual places, and none of it exists outside or
+// afterwards.
 package kubernetes
 
 import (
@@ -21,10 +21,12 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/cni-none/cni-none/internal/machine"
 )
 
 const (
-	server  = "https://10.0.0.2:6443" // run.sh gives the node this address
+	server  = "https://10.0.0.2:6443" // furnish gives the node this address
 	apiDir  = "/etc/kubernetes"
 	logDir  = "/var/log/daemons"
 	cniBin  = "/opt/cni/bin"
@@ -45,13 +47,6 @@ type cluster struct {
 // it: pods get a bridge and an address of 10.244.0.0/16.
 func start(t *testing.T) *cluster {
 	t.Helper()
-	if os.Getenv("CNI_NONE_NODE") == "" {
-		const why = "needs a node of its own: run test/kubernetes/run.sh as root"
-		if os.Getenv("CI") == "true" {
-			t.Fatal(why)
-		}
-		t.Skip(why)
-	}
 	root, err := filepath.Abs("../..")
 	if err != nil {
 		t.Fatal(err)
@@ -156,7 +151,7 @@ func (c *cluster) node(t *testing.T) {
 }
 
 // cgroup is where everything that the node runs is kept together.
-func cgroup() string { return "/" + os.Getenv("CNI_NONE_CGROUP") }
+func cgroup() string { return "/" + machine.Cgroup() }
 
 // daemon is a program that runs until the test ends.
 type daemon struct {

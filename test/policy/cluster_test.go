@@ -141,7 +141,7 @@ func run(t *testing.T, dir, program string, args ...string) {
 	t.Helper()
 	name := filepath.Base(program)
 	if _, err := exec.LookPath(program); err != nil {
-		missing(t, "%v: run test/policy/run.sh", err)
+		missing(t, "%v: run test/run.sh policy", err)
 	}
 	log, err := os.Create(filepath.Join(dir, name+".log"))
 	if err != nil {

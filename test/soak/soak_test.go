@@ -37,7 +37,7 @@ func TestMain(m *testing.M) {
 	flag.Parse()
 	scratch.Absolute(plugin)
 	if _, err := os.Stat(*plugin); err != nil {
-		fmt.Fprintln(os.Stderr, err, "(run test/soak/run.sh)")
+		fmt.Fprintln(os.Stderr, err, "(run test/run.sh soak)")
 		os.Exit(1)
 	}
 	os.Exit(m.Run())

@@ -22,7 +22,7 @@ func Main(m *testing.M, needs ...string) {
 		Lacking: func() string {
 			for _, name := range needs {
 				if _, err := exec.LookPath(name); err != nil {
-					return fmt.Sprintf("needs %s: run this through run.sh, which installs it", name)
+					return fmt.Sprintf("needs %s: run this through test/run.sh, which installs it", name)
 				}
 			}
 			return ""

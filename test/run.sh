@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Runs one suite from a clean clone, as root: installs and builds what suites.txt
+# says that it needs, then compiles and runs its tests.
+# usage: test/run.sh SUITE [flags of go test or of the suite ...]
+#        test/run.sh --needs SUITE    installs and builds only
+set -euo pipefail
+cd "$(dirname "$0")/.."
+command -v go >/dev/null || export PATH=$PATH:/usr/local/go/bin
+needs=
+if [ "${1-}" = --needs ]; then needs=only && shift; fi
+suite=${1:?usage: test/run.sh [--needs] SUITE [flags]} && shift
+line=$(grep -E "^$suite " test/suites.txt) || { echo "test/suites.txt has no suite $suite" >&2; exit 2; }
+read -r _ timeout _ built debian <<<"$line"
+
+[ "$debian" = - ] || IFS=, read -ra packages <<<"$debian"
+[ "$debian" = - ] || tools/debian.sh "${packages[@]}"
+targets=(build)
+[ "$built" = - ] || for name in ${built//,/ }; do
+	case $name in
+	*\?) [ -z "${CI-}" ] || targets+=("${name%\?}") ;;
+	*) if [ -d "tools/$name" ]; then tools/build.sh "$name"; else targets+=("$name"); fi ;;
+	esac
+done
+make -s "${targets[@]}"
+[ -z "$needs" ] || exit 0
+
+cd test
+export GOFLAGS=
+exec go test -count=1 -timeout "$timeout" ${CI:+-v} "./$suite" "$@"
