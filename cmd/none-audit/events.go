@@ -5,12 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
 	"sync"
 	"syscall"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/cni-none/cni-none/internal/netns"
 )
 
 // events hears of changes in many network namespaces through one socket.
@@ -48,37 +49,18 @@ var groups = []int{unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV
 
 func listen() (*events, error) {
 	e := &events{wake: make(chan struct{}, 1)}
-	var err error
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		err = e.open()
-	}()
-	<-done
-	if err != nil {
+	if err := netns.InNew(e.open); err != nil {
 		return nil, fmt.Errorf("listen to netlink events (needs CAP_SYS_ADMIN, CAP_NET_ADMIN and CAP_NET_BROADCAST): %w", err)
 	}
 	go e.hear()
 	return e, nil
 }
 
-// open makes the namespace and the two sockets in it. A socket stays in the
-// namespace that it was opened in, and keeps it; the thread goes home or ends.
-func (e *events) open() error {
-	runtime.LockOSThread()
-	home, err := os.Open("/proc/thread-self/ns/net")
-	if err != nil {
-		return err
-	}
-	defer home.Close()
-	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-		return fmt.Errorf("unshare: %w", err)
-	}
+// open makes the two sockets in the namespace. A socket stays in the namespace
+// that it was opened in, and keeps it.
+func (e *events) open() (err error) {
 	if e.nl, err = netlink.NewHandle(unix.NETLINK_ROUTE); err == nil {
 		e.sock, err = openListener()
-	}
-	if unix.Setns(int(home.Fd()), unix.CLONE_NEWNET) == nil {
-		runtime.UnlockOSThread()
 	}
 	return err
 }

@@ -8,12 +8,13 @@ import (
 	"io/fs"
 	"math"
 	"os"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cni-none/cni-none/internal/netns"
 )
 
 // A namespace is a network namespace and all that was seen to hold it.
@@ -66,32 +67,12 @@ func (w way) openNamespace() (f *os.File, inode uint64, err error) {
 		return nil, 0, err
 	}
 	defer unix.Close(fd)
-	var fs unix.Statfs_t
-	if err := unix.Fstatfs(fd, &fs); err != nil {
-		return nil, 0, err
-	}
-	if fs.Type != unix.NSFS_MAGIC {
-		return nil, 0, fmt.Errorf("%s: %w", w.path, errNotNetns)
-	}
-	if f, err = os.Open(fmt.Sprintf("/proc/self/fd/%d", fd)); err != nil {
-		return nil, 0, err
-	}
-	var st unix.Stat_t
-	kind, err := unix.IoctlRetInt(int(f.Fd()), unix.NS_GET_NSTYPE)
-	if err == nil {
-		err = unix.Fstat(int(f.Fd()), &st)
-	}
-	if err == nil && kind != unix.CLONE_NEWNET {
-		err = fmt.Errorf("%s: %w", w.path, errNotNetns)
-	}
+	ns, err := netns.FromFD(fd)
 	if err != nil {
-		f.Close()
-		return nil, 0, err
+		return nil, 0, fmt.Errorf("%s: %w", w.path, err)
 	}
-	return f, st.Ino, nil
+	return os.NewFile(uintptr(ns.FD()), w.path), ns.ID().Ino, nil
 }
-
-var errNotNetns = errors.New("not a network namespace")
 
 const resolveCached = 0x20 // RESOLVE_CACHED, include/uapi/linux/openat2.h
 
@@ -423,30 +404,19 @@ func (ns *namespace) open() (*os.File, error) {
 // through a thread in the namespace is on no mount that anybody can unmount.
 // Where this is not allowed, the survey will not be either, and will say so.
 func unpin(f *os.File) *os.File {
+	ns, err := netns.FromFD(int(f.Fd()))
+	if err != nil {
+		return f
+	}
+	defer ns.Close()
 	free := f
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread()
-		home, err := os.Open("/proc/thread-self/ns/net")
-		if err != nil {
-			runtime.UnlockOSThread()
-			return
-		}
-		defer home.Close()
-		if unix.Setns(int(f.Fd()), unix.CLONE_NEWNET) != nil {
-			runtime.UnlockOSThread()
-			return
-		}
+	_ = ns.Do(func() error {
 		if g, err := os.Open("/proc/thread-self/ns/net"); err == nil {
 			free = g
 			f.Close()
 		}
-		if unix.Setns(int(home.Fd()), unix.CLONE_NEWNET) == nil {
-			runtime.UnlockOSThread()
-		} // else the thread ends here, and nobody else gets to run in there
-	}()
-	<-done
+		return nil
+	})
 	return free
 }
 

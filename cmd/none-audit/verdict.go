@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
@@ -23,8 +24,8 @@ const maxReasons = 8
 // judge says whether a namespace holds lo and nothing else: the reasons why it
 // does not, and notes on what keeps lo from working but isolates all the same.
 func judge(s *loopback.Survey) (v verdict, why, notes []string) {
-	f := s.Findings(true)
-	if f == nil {
+	var f *loopback.Findings
+	if !errors.As(s.Check(loopback.Exclusive), &f) {
 		return isolated, nil, nil
 	}
 	for _, l := range f.Extra {
@@ -34,16 +35,16 @@ func judge(s *loopback.Survey) (v verdict, why, notes []string) {
 		}
 		why = append(why, fmt.Sprintf("%s (%s, %s)", printable(l.Name), printable(l.Kind), state))
 	}
-	if len(f.Peers) > 0 && len(f.Extra) == 0 { // an interface explains it
+	if len(f.NSIDs) > 0 && len(f.Extra) == 0 { // an interface explains it
 		why = append(why, "it has been connected to another namespace and still knows the way there (ip netns list-id)")
 	}
-	if f.NoLo {
+	if f.LoMissing {
 		why = append(why, "no loopback interface")
 	}
 	if f.Name != "" {
 		why = append(why, "the loopback interface is called "+printable(f.Name))
 	}
-	for _, a := range f.Foreign {
+	for _, a := range f.NonLoopback {
 		why = append(why, "lo has "+a.String())
 	}
 	if f.Down {

@@ -271,8 +271,8 @@ func trySandbox(ctx context.Context, e *engine, handler string) (err error) {
 	if err != nil {
 		return err
 	}
-	if f := survey.Findings(true); f != nil {
-		return fmt.Errorf("its network is not a loopback interface only: %w", f)
+	if err := survey.Check(loopback.Exclusive); err != nil {
+		return fmt.Errorf("its network is not a loopback interface only: %w", err)
 	}
 	return nil
 }

@@ -7,13 +7,13 @@ package nstest
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cni-none/cni-none/internal/netns"
 )
 
 // NS is a network namespace of a test's own. Its loopback interface is down,
@@ -33,10 +33,7 @@ func New(tb testing.TB) *NS {
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		tb.Fatal(err)
 	}
-	err := onThread(func() error {
-		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			return err
-		}
+	err := netns.InNew(func() error {
 		return unix.Mount("/proc/thread-self/ns/net", path, "", unix.MS_BIND, "")
 	})
 	// With CI set nothing is skipped.
@@ -65,45 +62,12 @@ func (n *NS) Do(fn func() error) {
 
 // Try is Do for a caller that wants the error.
 func (n *NS) Try(fn func() error) error {
-	return onThread(func() error {
-		f, err := os.Open(n.Path)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		if err := unix.Setns(int(f.Fd()), unix.CLONE_NEWNET); err != nil {
-			return err
-		}
-		return fn()
-	})
-}
-
-// onThread runs fn on a thread of its own and takes it back to the namespace it
-// came from. To let the thread end instead would not do: the goroutine may have
-// been given the main thread, which never ends, and /proc/self would name the
-// wrong namespace from then on.
-func onThread(fn func() error) (err error) {
-	done := make(chan struct{})
-	go func() {
-		// Last of all, so that nothing of ours is open any more, and also when fn
-		// ends its goroutine (t.FailNow).
-		defer close(done)
-		runtime.LockOSThread()
-		home, openErr := os.Open("/proc/thread-self/ns/net")
-		if openErr != nil {
-			err = openErr
-			return
-		}
-		defer home.Close()
-		err = fn()
-		if back := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); back != nil {
-			err = errors.Join(err, fmt.Errorf("return to the test's own namespace: %w", back))
-			return
-		}
-		runtime.UnlockOSThread()
-	}()
-	<-done
-	return err
+	ns, err := netns.Open(n.Path)
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	return ns.Do(fn)
 }
 
 // At is a namespace that is there already.

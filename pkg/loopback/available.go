@@ -4,6 +4,8 @@ import (
 	"fmt"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cni-none/cni-none/internal/netns"
 )
 
 // Available says why [Netns.Up] would fail in any namespace whatsoever, or nil.
@@ -28,11 +30,10 @@ func Available() error {
 			return &OpError{fmt.Sprintf("%s is missing, which is needed %s", c.name, c.use), "", unix.EPERM}
 		}
 	}
-	var st unix.Stat_t
-	if err := retry(func() error { return unix.Stat("/proc/thread-self/ns/net", &st) }); err != nil {
-		return &OpError{"stat /proc/thread-self/ns/net, which tells the node's namespace from a container's", "", err}
+	if _, err := netns.IDOf("/proc/thread-self/ns/net"); err != nil {
+		return about("", err) // it tells the node's namespace from a container's
 	}
-	c, err := dialHere("")
+	c, err := dialCurrent("")
 	if err != nil {
 		return err
 	}

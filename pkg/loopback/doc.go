@@ -9,7 +9,7 @@
 //		return err
 //	}
 //	defer ns.Close()
-//	_, err = ns.Up(true)
+//	_, err = ns.Up(loopback.Exclusive)
 //
 // # What it does not do
 //

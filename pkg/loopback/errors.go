@@ -5,21 +5,23 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cni-none/cni-none/internal/netns"
 )
 
 var (
 	// ErrNotExist says that a path names nothing that exists (any more): no
 	// file, or a process that has ended.
-	ErrNotExist = errors.New("no such network namespace")
+	ErrNotExist = netns.ErrNotExist
 
 	// ErrNotNetns says that a path names something that is not a network namespace.
-	ErrNotNetns = errors.New("not a network namespace")
+	ErrNotNetns = netns.ErrNotNetns
 
 	// ErrHost says that a path names the network namespace of the caller itself
 	// or of process 1, whose loopback interface is not ours to touch.
 	ErrHost = errors.New("not a namespace of a container's own")
 
-	// ErrChanging says that somebody kept changing the namespace while we looked.
+	// ErrChanging says that the namespace kept changing while we looked.
 	// A later call may succeed.
 	ErrChanging = errors.New("the namespace kept changing")
 )

@@ -19,7 +19,7 @@ func Example() {
 		log.Fatal(err)
 	}
 	defer ns.Close()
-	survey, err := ns.Up(true)
+	survey, err := ns.Up(loopback.Exclusive)
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -38,16 +38,19 @@ func ExampleInspectSelf() {
 }
 
 // What an auditor says of a namespace.
-func ExampleSurvey_Findings() {
+func ExampleSurvey_Check() {
 	survey := loopback.Survey{Links: []loopback.Link{
 		{Name: "lo", Kind: "loopback", Loopback: true},
 		{Name: "eth0", Kind: "veth", Up: true},
 		{Name: "sit0", Kind: "sit"}, // the kernel's own, idle
 	}}
-	findings := survey.Findings(true)
-	fmt.Println(findings)
-	for _, link := range findings.Extra {
-		fmt.Println("a way out:", link)
+	err := survey.Check(loopback.Exclusive)
+	fmt.Println(err)
+	var findings *loopback.Findings
+	if errors.As(err, &findings) {
+		for _, link := range findings.Extra {
+			fmt.Println("a way out:", link)
+		}
 	}
 	// Output:
 	// interfaces beside lo: eth0 (veth); lo is down; lo lacks 127.0.0.1/8

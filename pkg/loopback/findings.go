@@ -12,37 +12,49 @@ var (
 	lo6 = netip.MustParsePrefix("::1/128")
 )
 
-// Findings is everything in which a namespace falls short of a loopback
-// interface that works and nothing else. It is an error when there is any.
+// Policy says what a namespace may hold beside a loopback interface.
+type Policy int
+
+const (
+	// Exclusive is for a namespace that holds nothing but lo.
+	Exclusive Policy = iota
+	// Shared is for one to which other networks are attached as well.
+	Shared
+)
+
+// Findings is everything in which a namespace falls short of a [Policy]: the
+// error of [Survey.Check].
 type Findings struct {
-	Extra   []Link         // interfaces that an exclusive namespace must not hold
-	Peers   []int32        // other namespaces that an exclusive namespace must not know
-	Foreign []netip.Prefix // addresses on lo, in an exclusive namespace, that are not loopback addresses
-	NoLo    bool           // there is no loopback interface
-	Name    string         // the loopback interface's name where it is not lo
-	Down    bool           // lo is down
-	Missing []netip.Prefix // addresses that lo should have and has not
+	Extra       []Link         // interfaces that an exclusive namespace must not hold
+	NSIDs       []int32        // ids of other namespaces that an exclusive namespace must not know
+	NonLoopback []netip.Prefix // addresses on lo, in an exclusive namespace, that are not loopback addresses
+	LoMissing   bool           // there is no loopback interface
+	Name        string         // the loopback interface's name where it is not lo
+	Down        bool           // lo is down
+	Missing     []netip.Prefix // addresses that lo should have and does not have
 }
 
-// Findings compares the survey with what the none network promises, and returns
-// nil where nothing is missing and, if exclusive, nothing is too much.
-func (s *Survey) Findings(exclusive bool) *Findings {
+// Check compares the survey with what the none network promises: lo is there, is
+// up and has its addresses and, if exclusive, nothing else is there.
+//
+// Errors: [*Findings].
+func (s *Survey) Check(p Policy) error {
 	var f Findings
-	if exclusive {
-		f.Extra, f.Peers = s.Others(), s.Peers
+	if p == Exclusive {
+		f.Extra, f.NSIDs = s.Others(), s.NSIDs
 	}
 	if lo := s.Lo(); lo == nil {
-		f.NoLo = true
+		f.LoMissing = true
 	} else {
-		f.lookAtLo(lo, exclusive)
+		f.lookAtLo(lo, p)
 	}
-	if len(f.texts()) == 0 {
+	if len(f.Violations()) == 0 && len(f.Faults()) == 0 {
 		return nil
 	}
 	return &f
 }
 
-func (f *Findings) lookAtLo(lo *Link, exclusive bool) {
+func (f *Findings) lookAtLo(lo *Link, p Policy) {
 	if lo.Name != "lo" {
 		f.Name = lo.Name
 	}
@@ -54,50 +66,59 @@ func (f *Findings) lookAtLo(lo *Link, exclusive bool) {
 		f.Missing = append(f.Missing, lo6)
 	}
 	for _, a := range lo.Addrs {
-		if exclusive && !a.Addr().IsLoopback() {
-			f.Foreign = append(f.Foreign, a)
+		if p == Exclusive && !a.Addr().IsLoopback() {
+			f.NonLoopback = append(f.NonLoopback, a)
 		}
 	}
 }
 
-// intended returns what Up may not put right, because it is somebody's
-// intention, and nil where there is no such thing.
-func (f Findings) intended() *Findings {
-	f.Down, f.Missing = false, nil
-	if len(f.texts()) == 0 {
-		return nil
-	}
-	return &f
+// Error says all that was found.
+func (f *Findings) Error() string {
+	return strings.Join(append(f.Violations(), f.Faults()...), "; ")
 }
 
-// Error says all that was found, the interfaces that are too many first.
-func (f *Findings) Error() string { return strings.Join(f.texts(), "; ") }
-
-func (f *Findings) texts() []string {
+// Violations says what [Netns.Up] does not put right, because it was made on
+// purpose: a namespace with any of it is not isolated.
+func (f *Findings) Violations() []string {
 	var t []string
 	if len(f.Extra) > 0 {
 		t = append(t, "interfaces beside lo: "+join(f.Extra, Link.String))
 	}
-	if len(f.Peers) > 0 {
+	if len(f.NSIDs) > 0 {
 		t = append(t, "it has been connected to another namespace, and could be again: known by number "+
-			join(f.Peers, func(id int32) string { return strconv.Itoa(int(id)) }))
+			join(f.NSIDs, func(id int32) string { return strconv.Itoa(int(id)) }))
 	}
-	if f.NoLo {
+	if f.LoMissing {
 		t = append(t, "there is no loopback interface")
 	}
 	if f.Name != "" {
 		t = append(t, "the loopback interface is called "+quote(f.Name)+", not lo")
 	}
+	if len(f.NonLoopback) > 0 {
+		t = append(t, "lo has addresses that are not loopback addresses: "+join(f.NonLoopback, netip.Prefix.String))
+	}
+	return t
+}
+
+// Faults says what keeps lo from working, and what [Netns.Up] puts right.
+func (f *Findings) Faults() []string {
+	var t []string
 	if f.Down {
 		t = append(t, "lo is down")
 	}
 	if len(f.Missing) > 0 {
 		t = append(t, "lo lacks "+join(f.Missing, netip.Prefix.String))
 	}
-	if len(f.Foreign) > 0 {
-		t = append(t, "lo has addresses that are not loopback addresses: "+join(f.Foreign, netip.Prefix.String))
-	}
 	return t
+}
+
+// refusals returns the violations alone, or nil where there is none.
+func (f Findings) refusals() error {
+	f.Down, f.Missing = false, nil
+	if len(f.Violations()) == 0 {
+		return nil
+	}
+	return &f
 }
 
 // String names the interface and its kind, fit for a terminal.
@@ -111,10 +132,25 @@ func quote(name string) string {
 	return name
 }
 
+// maxItems bounds each list in a text: what owns a namespace may fill it.
+const maxItems = 8
+
 func join[T any](items []T, text func(T) string) string {
-	texts := make([]string, len(items))
+	var texts []string
 	for i, item := range items {
-		texts[i] = text(item)
+		if i == maxItems {
+			return strings.Join(texts, ", ") + " and " + thousands(len(items)-maxItems) + " more"
+		}
+		texts = append(texts, text(item))
 	}
 	return strings.Join(texts, ", ")
+}
+
+// thousands writes n as 1,192.
+func thousands(n int) string {
+	s := strconv.Itoa(n)
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
 }

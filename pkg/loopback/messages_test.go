@@ -131,7 +131,7 @@ func record(t *testing.T) {
 		if err := netlink.LinkAdd(&netlink.Macvlan{LinkAttrs: above, Mode: netlink.MACVLAN_MODE_BRIDGE}); err != nil {
 			return err
 		}
-		c, err := dialHere("")
+		c, err := dialCurrent("")
 		if err != nil {
 			return err
 		}
@@ -139,11 +139,13 @@ func record(t *testing.T) {
 		req := nl.NewNetlinkRequest(unix.RTM_GETLINK, unix.NLM_F_DUMP)
 		req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
 		req.AddData(nl.NewRtAttr(unix.IFLA_EXT_MASK, nl.Uint32Attr(skipStats)))
-		return c.exchange(req, func(_ uint16, b []byte) error {
-			l, err := parseLink(b)
-			fmt.Fprintf(&out, "%s %x\n", l.Name, b)
-			return err
-		})
+		messages, err := c.exchange(req)
+		for _, m := range messages {
+			l, parseErr := parseLink(m.payload)
+			err = errors.Join(err, parseErr)
+			fmt.Fprintf(&out, "%s %x\n", l.Name, m.payload)
+		}
+		return err
 	})
 	if err := os.WriteFile(recorded, out.Bytes(), 0o644); err != nil {
 		t.Fatal(err)
@@ -206,13 +208,13 @@ func TestParseAddr(t *testing.T) {
 	}
 }
 
-func TestParsePeer(t *testing.T) {
+func TestParseNSID(t *testing.T) {
 	whole := append(make([]byte, 4), nl.NewRtAttr(unix.NETNSA_NSID, nl.Uint32Attr(7)).Serialize()...)
-	if id, err := parsePeer(whole); id != 7 || err != nil {
+	if id, err := parseNSID(whole); id != 7 || err != nil {
 		t.Errorf("%d, %v", id, err)
 	}
 	for _, b := range [][]byte{nil, whole[:4], whole[:6], append(make([]byte, 4), nl.NewRtAttr(unix.NETNSA_NSID, []byte{7}).Serialize()...)} {
-		if _, err := parsePeer(b); !errors.Is(err, unix.EBADMSG) {
+		if _, err := parseNSID(b); !errors.Is(err, unix.EBADMSG) {
 			t.Errorf("%x: %v", b, err)
 		}
 	}
@@ -232,7 +234,7 @@ func TestAnswer(t *testing.T) {
 	link := nlmsg(unix.RTM_NEWLINK, 0, 7, 1, 2, 3, 4)
 	for name, c := range map[string]struct {
 		datagrams [][]byte
-		visits    int
+		messages  int
 		err       error
 	}{
 		"in one":                    {[][]byte{slices.Concat(link, link, done)}, 2, nil},
@@ -250,10 +252,9 @@ func TestAnswer(t *testing.T) {
 		"too short":                 {[][]byte{make([]byte, 16)}, 0, errMalformed},
 	} {
 		t.Run(name, func(t *testing.T) {
-			visits := 0
-			a := answer{seq: 7, visit: func(uint16, []byte) error { visits++; return nil }}
+			a := answer{seq: 7}
 			for i, d := range c.datagrams {
-				last, err := a.take(d)
+				last, err := a.add(d)
 				if i < len(c.datagrams)-1 {
 					if last || err != nil {
 						t.Fatalf("ended early: %v", err)
@@ -264,30 +265,28 @@ func TestAnswer(t *testing.T) {
 					t.Errorf("last: %v, %v, want %v", last, err, c.err)
 				}
 			}
-			if visits != c.visits {
-				t.Errorf("%d visits, want %d", visits, c.visits)
+			if len(a.messages) != c.messages {
+				t.Errorf("%d messages, want %d", len(a.messages), c.messages)
 			}
 		})
-	}
-	a := answer{seq: 7, visit: func(uint16, []byte) error { return unix.EIO }}
-	if _, err := a.take(link); !errors.Is(err, unix.EIO) {
-		t.Errorf("a visitor's error: %v", err)
 	}
 }
 
 func TestUntilConsistent(t *testing.T) {
 	calls := 0
-	err := untilConsistent("list", func() error {
+	want := []message{{seq: 7}}
+	got, err := untilConsistent("list", func() ([]message, error) {
 		if calls++; calls < 5 {
-			return errInterrupted
+			return []message{{}, {}}, errInterrupted
 		}
-		return nil
+		return want, nil
 	})
-	if err != nil || calls != 5 {
-		t.Errorf("%d calls: %v", calls, err)
+	if err != nil || calls != 5 || len(got) != 1 || got[0].seq != 7 {
+		t.Errorf("%d calls: %v, %v", calls, got, err)
 	}
 	calls = 0
-	if err := untilConsistent("list", func() error { calls++; return errInterrupted }); !errors.Is(err, ErrChanging) || calls != dumpTries {
+	_, err = untilConsistent("list", func() ([]message, error) { calls++; return nil, errInterrupted })
+	if !errors.Is(err, ErrChanging) || calls != dumpTries {
 		t.Errorf("%d calls: %v", calls, err)
 	}
 }
@@ -310,29 +309,37 @@ func TestFindings(t *testing.T) {
 		"there is no loopback interface": {},
 		`the loopback interface is called "a\x1bb", not lo`: with(func(l *Link) { l.Name = "a\x1bb" }),
 	} {
-		f := s.Findings(true)
-		if got := fmt.Sprint(f); f == nil && want != "" || f != nil && got != strings.TrimSpace(want) {
-			t.Errorf("%q, want %q", got, want)
+		err := s.Check(Exclusive)
+		if (err == nil) != (want == "") || err != nil && err.Error() != strings.TrimSpace(want) {
+			t.Errorf("%v, want %q", err, want)
 		}
 	}
-	known := Survey{Links: []Link{up}, Peers: []int32{0, 3}}
-	if f := known.Findings(true); f == nil || f.intended() == nil || f.Error() != "it has been connected to another namespace, and could be again: known by number 0, 3" {
-		t.Error(f)
-	}
-	if f := known.Findings(false); f != nil {
-		t.Error(f)
-	}
+	known := Survey{Links: []Link{up}, NSIDs: []int32{0, 3}}
+	refuses(t, known, "it has been connected to another namespace, and could be again: known by number 0, 3")
 	foreign := with(func(l *Link) {
 		l.Addrs = append(l.Addrs, netip.MustParsePrefix("192.0.2.1/32"), netip.MustParsePrefix("127.9.9.9/8"))
 	})
-	if f := foreign.Findings(true); f == nil || f.intended() == nil || f.Error() != "lo has addresses that are not loopback addresses: 192.0.2.1/32" {
-		t.Error(f)
+	refuses(t, foreign, "lo has addresses that are not loopback addresses: 192.0.2.1/32")
+	full := Survey{Links: []Link{up}}
+	for i := range 1200 {
+		full.Links = append(full.Links, Link{Name: fmt.Sprintf("v%d", i), Kind: "veth"})
 	}
-	if f := foreign.Findings(false); f != nil {
-		t.Error(f)
-	}
+	refuses(t, full, "interfaces beside lo: v0 (veth), v1 (veth), v2 (veth), v3 (veth), v4 (veth), v5 (veth), v6 (veth), v7 (veth) and 1,192 more")
 	if got := (Link{}).String(); got != `"" ("")` {
 		t.Error(got)
+	}
+}
+
+// refuses requires a survey that an exclusive namespace may not have, which Up
+// does not put right, and a shared one may.
+func refuses(t *testing.T, s Survey, want string) {
+	t.Helper()
+	var f *Findings
+	if err := s.Check(Exclusive); !errors.As(err, &f) || f.refusals() == nil || f.Error() != want {
+		t.Errorf("%v, want %q", err, want)
+	}
+	if err := s.Check(Shared); err != nil {
+		t.Error(err)
 	}
 }
 

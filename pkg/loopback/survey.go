@@ -2,6 +2,7 @@ package loopback
 
 import (
 	"encoding/binary"
+	"errors"
 	"net"
 	"net/netip"
 
@@ -9,15 +10,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Survey is what a network namespace held when somebody looked.
+// Survey is what a network namespace held at one moment.
 type Survey struct {
 	Links []Link // every interface, in the kernel's order
 
-	// Peers are the numbers by which this namespace knows others (ip netns
+	// NSIDs are the numbers by which this namespace knows others (ip netns
 	// list-id). It got them with an interface that led there, and keeps them
 	// when the interface is gone; with CAP_NET_ADMIN they are enough to make
 	// another one (IFLA_TARGET_NETNSID, net/core/rtnetlink.c). A new namespace has none.
-	Peers []int32
+	NSIDs []int32
+
+	// NoNSIDs says that the kernel knows no such numbers, as gVisor's does not:
+	// then there is no connection that they could lead to. Only InspectSelf sets it.
+	NoNSIDs bool
 }
 
 // Link is a network interface.
@@ -52,7 +57,7 @@ func (n *Netns) Survey() (*Survey, error) {
 //
 // Errors: [ErrNotExist], [ErrNotNetns], [ErrChanging], [*OpError].
 func Inspect(path string) (*Survey, error) {
-	n, err := openAny(path)
+	n, err := openUnchecked(path)
 	if err != nil {
 		return nil, err
 	}
@@ -61,16 +66,22 @@ func Inspect(path string) (*Survey, error) {
 }
 
 // InspectSelf surveys the network namespace of the calling thread. It needs no
-// privilege and no /proc.
+// privilege and no /proc. With an error that came late, the survey holds what
+// was found before: an interface beside lo is one, whatever would have followed.
 //
 // Errors: [ErrChanging], [*OpError].
 func InspectSelf() (*Survey, error) {
-	c, err := dialHere("")
+	c, err := dialCurrent("")
 	if err != nil {
-		return nil, err
+		return &Survey{}, err
 	}
 	defer c.close()
-	return c.survey()
+	s, err := c.survey()
+	var op *OpError
+	if errors.As(err, &op) && op.Op == opNSIDs && errors.Is(err, unix.EOPNOTSUPP) {
+		s.NoNSIDs, err = true, nil // the last list
+	}
+	return s, err
 }
 
 // Lo returns the loopback interface, or nil where the survey has none.
@@ -95,11 +106,12 @@ func (s *Survey) Others() []Link {
 	return others
 }
 
+// survey returns what it found with every error.
 func (c *conn) survey() (*Survey, error) {
 	var s Survey
-	for _, list := range []func(*Survey) error{c.listLinks, c.listAddrs, c.listPeers} {
+	for _, list := range []func(*Survey) error{c.listLinks, c.listAddrs, c.listNSIDs} {
 		if err := list(&s); err != nil {
-			return nil, err
+			return &s, err
 		}
 	}
 	return &s, nil
@@ -113,48 +125,65 @@ func (c *conn) listLinks(s *Survey) error {
 	req := nl.NewNetlinkRequest(unix.RTM_GETLINK, 0)
 	req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
 	req.AddData(nl.NewRtAttr(unix.IFLA_EXT_MASK, nl.Uint32Attr(skipStats)))
-	return c.dump("list interfaces", req, unix.RTM_NEWLINK,
-		func() { s.Links = nil },
-		func(b []byte) error {
-			l, err := parseLink(b)
-			s.Links = append(s.Links, l)
-			return err
-		})
+	payloads, err := c.dump("list interfaces", req, unix.RTM_NEWLINK)
+	if err != nil {
+		return err
+	}
+	for _, b := range payloads {
+		l, err := parseLink(b)
+		if err != nil {
+			return &OpError{"list interfaces", c.path, err}
+		}
+		s.Links = append(s.Links, l)
+	}
+	return nil
 }
 
 func (c *conn) listAddrs(s *Survey) error {
 	req := nl.NewNetlinkRequest(unix.RTM_GETADDR, 0)
 	req.AddData(nl.NewIfAddrmsg(unix.AF_UNSPEC))
-	return c.dump("list addresses", req, unix.RTM_NEWADDR,
-		func() {
-			for i := range s.Links {
-				s.Links[i].Addrs = nil
-			}
-		},
-		func(b []byte) error {
-			a, err := parseAddr(b)
-			for i := range s.Links {
-				if l := &s.Links[i]; l.Index == a.index && a.prefix.IsValid() {
-					l.Addrs = append(l.Addrs, a.prefix)
-					if a.tentative {
-						l.tentative = append(l.tentative, a.prefix)
-					}
-				}
-			}
-			return err
-		})
+	payloads, err := c.dump("list addresses", req, unix.RTM_NEWADDR)
+	if err != nil {
+		return err
+	}
+	links := make(map[int]*Link, len(s.Links))
+	for i := range s.Links {
+		links[s.Links[i].Index] = &s.Links[i]
+	}
+	for _, b := range payloads {
+		a, err := parseAddr(b)
+		if err != nil {
+			return &OpError{"list addresses", c.path, err}
+		}
+		l := links[a.index]
+		if l == nil || !a.prefix.IsValid() {
+			continue
+		}
+		l.Addrs = append(l.Addrs, a.prefix)
+		if a.tentative {
+			l.tentative = append(l.tentative, a.prefix)
+		}
+	}
+	return nil
 }
 
-func (c *conn) listPeers(s *Survey) error {
+const opNSIDs = "list known namespaces"
+
+func (c *conn) listNSIDs(s *Survey) error {
 	req := nl.NewNetlinkRequest(unix.RTM_GETNSID, 0)
 	req.AddRawData(make([]byte, align(unix.SizeofRtGenmsg)))
-	return c.dump("list known namespaces", req, unix.RTM_NEWNSID,
-		func() { s.Peers = nil },
-		func(b []byte) error {
-			id, err := parsePeer(b)
-			s.Peers = append(s.Peers, id)
-			return err
-		})
+	payloads, err := c.dump(opNSIDs, req, unix.RTM_NEWNSID)
+	if err != nil {
+		return err
+	}
+	for _, b := range payloads {
+		id, err := parseNSID(b)
+		if err != nil {
+			return &OpError{opNSIDs, c.path, err}
+		}
+		s.NSIDs = append(s.NSIDs, id)
+	}
+	return nil
 }
 
 // parseLink reads an RTM_NEWLINK message (rtnetlink(7), struct ifinfomsg).
@@ -265,9 +294,9 @@ func parseAddr(b []byte) (addr, error) {
 	return a, nil
 }
 
-// parsePeer reads an RTM_NEWNSID message (net/core/net_namespace.c,
+// parseNSID reads an RTM_NEWNSID message (net/core/net_namespace.c,
 // rtnl_net_fill): the number by which the namespace knows another one.
-func parsePeer(b []byte) (id int32, err error) {
+func parseNSID(b []byte) (id int32, err error) {
 	if len(b) < unix.SizeofRtGenmsg {
 		return 0, errMalformed
 	}

@@ -17,12 +17,12 @@ const upTries = 8
 // has IPv6, ::1/128, and returns the survey that shows it. What is missing it
 // restores, so it may be called again at any time, also by several at once.
 //
-// If exclusive, it refuses a namespace that holds any interface but lo, that
+// If [Exclusive], it refuses a namespace that holds any interface but lo, that
 // knows another namespace (see [Survey]), or whose lo has an address that is not
 // a loopback address. A refusal comes before any change.
 //
 // Errors: [*Findings] for a refusal, [ErrChanging], [*OpError].
-func (n *Netns) Up(exclusive bool) (*Survey, error) {
+func (n *Netns) Up(p Policy) (*Survey, error) {
 	c, err := n.dial()
 	if err != nil {
 		return nil, err
@@ -33,16 +33,16 @@ func (n *Netns) Up(exclusive bool) (*Survey, error) {
 		if err != nil {
 			return nil, err
 		}
-		f := s.Findings(exclusive)
-		if f == nil {
+		var f *Findings
+		if !errors.As(s.Check(p), &f) {
 			return s, nil
 		}
-		if refused := f.intended(); refused != nil {
-			return nil, refused
+		if err := f.refusals(); err != nil {
+			return nil, err
 		}
 		err = c.heal(s.Lo().Index, f)
 		if errors.Is(err, unix.EEXIST) {
-			// Somebody else was faster, or the kernel has not got round to ::1: what
+			// Another process was faster, or the kernel has not got round to ::1: what
 			// comes by netlink it takes up in the background (addrconf_dad_start).
 			time.Sleep(time.Millisecond << try)
 			err = nil
@@ -76,7 +76,7 @@ func (c *conn) setUp(index int) error {
 	msg.Change = unix.IFF_UP
 	msg.Flags = unix.IFF_UP
 	req.AddData(msg)
-	return c.do("bring lo up", req)
+	return c.request("bring lo up", req)
 }
 
 func (c *conn) addAddr(index int, p netip.Prefix) error {
@@ -97,5 +97,5 @@ func (c *conn) addAddr(index int, p netip.Prefix) error {
 		// the address itself (addrconf.c, init_loopback).
 		req.AddData(nl.NewRtAttr(unix.IFA_FLAGS, nl.Uint32Attr(unix.IFA_F_NOPREFIXROUTE)))
 	}
-	return c.do("give lo "+p.String(), req)
+	return c.request("give lo "+p.String(), req)
 }

@@ -25,7 +25,7 @@ func add(c *call) ([]byte, error) {
 		return nil, err
 	}
 	defer ns.Close()
-	survey, err := ns.Up(conf.exclusive)
+	survey, err := ns.Up(conf.policy)
 	if err != nil {
 		return nil, err
 	}
@@ -51,10 +51,7 @@ func check(c *call) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if found := survey.Findings(conf.exclusive); found != nil {
-		return nil, found
-	}
-	return nil, nil
+	return nil, survey.Check(conf.policy)
 }
 
 // attachment reads what ADD and CHECK are told about the attachment.
@@ -95,7 +92,7 @@ func status(c *call) ([]byte, error) {
 // another plugin, earlier in the chain.
 func (c *call) checkPrevResult(conf *config) error {
 	value := string(conf.prevResult)
-	if conf.exclusive {
+	if conf.policy == loopback.Exclusive {
 		return cannotHonour("prevResult", value, "this network is exclusive, but another plugin stands before it in the list", "remove that plugin, or set \"exclusive\": false")
 	}
 	if len(conf.placeholders) > 0 {

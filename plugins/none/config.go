@@ -7,11 +7,13 @@ import (
 	"strings"
 
 	"github.com/containernetworking/cni/pkg/types"
+
+	"github.com/cni-none/cni-none/pkg/loopback"
 )
 
 // config is a network config that ADD can honour.
 type config struct {
-	exclusive    bool
+	policy       loopback.Policy
 	placeholders []placeholder
 	dns          types.DNS
 	prevResult   json.RawMessage // as it came; nil for none
@@ -34,9 +36,13 @@ func (c *call) config() (*config, error) {
 	if !isName(name) {
 		return nil, invalidConfig("name", quoteValue(name)+" is not a letter or digit followed by letters, digits, '_', '.' and '-'", "give the network a name, for instance airgap")
 	}
-	conf := config{exclusive: true, prevResult: c.conf.get("prevResult")}
-	if err := c.conf.decode("exclusive", &conf.exclusive); err != nil {
+	conf := config{prevResult: c.conf.get("prevResult")}
+	exclusive := true
+	if err := c.conf.decode("exclusive", &exclusive); err != nil {
 		return nil, err
+	}
+	if !exclusive {
+		conf.policy = loopback.Shared
 	}
 	if err := c.conf.decode("dns", &conf.dns); err != nil {
 		return nil, err

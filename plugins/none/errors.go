@@ -50,7 +50,7 @@ func toError(err error) *types.Error {
 		return types.NewError(types.ErrTryAgainLater, err.Error(), "try again")
 	case errors.As(err, &found) && len(found.Extra) > 0:
 		return types.NewError(errNotExclusive, found.Error(), "this network is exclusive: attach no other network to the container, or set \"exclusive\": false")
-	case errors.As(err, &found) && len(found.Peers) > 0:
+	case errors.As(err, &found) && len(found.NSIDs) > 0:
 		return types.NewError(errNotExclusive, found.Error(), "this network is exclusive: give the container a new network namespace, or set \"exclusive\": false")
 	case errors.As(err, &found):
 		return types.NewError(errLoopback, found.Error(), "ADD restores what is missing; whatever changed lo should not")

@@ -30,7 +30,7 @@ func each(b *testing.B, up bool) {
 				return err
 			}
 			defer n.Close()
-			_, err = n.Up(true)
+			_, err = n.Up(loopback.Exclusive)
 			return err
 		}},
 		{"containerd", bringUp},

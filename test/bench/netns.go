@@ -5,11 +5,12 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strconv"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/cni-none/cni-none/internal/netns"
 )
 
 // namespace is a container's network namespace, held by a bind mount.
@@ -24,22 +25,13 @@ func newNamespace(dir string, n int) (*namespace, error) {
 	if err := os.WriteFile(ns.path, nil, 0o600); err != nil {
 		return nil, err
 	}
-	done := make(chan error, 1)
-	go func() {
-		// Never unlocked: the thread ends with the goroutine, and nobody else gets to run in there.
-		runtime.LockOSThread()
-		done <- func() (err error) {
-			if err = unix.Unshare(unix.CLONE_NEWNET); err != nil {
-				return fmt.Errorf("unshare: %w", err)
-			}
-			if err = unix.Mount("/proc/thread-self/ns/net", ns.path, "", unix.MS_BIND, ""); err != nil {
-				return fmt.Errorf("mount %s: %w", ns.path, err)
-			}
-			ns.h, err = netlink.NewHandle(unix.NETLINK_ROUTE)
-			return err
-		}()
-	}()
-	return ns, <-done
+	return ns, netns.InNew(func() (err error) {
+		if err = unix.Mount("/proc/thread-self/ns/net", ns.path, "", unix.MS_BIND, ""); err != nil {
+			return fmt.Errorf("mount %s: %w", ns.path, err)
+		}
+		ns.h, err = netlink.NewHandle(unix.NETLINK_ROUTE)
+		return err
+	})
 }
 
 func (n *namespace) remove() error {

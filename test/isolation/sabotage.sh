@@ -44,10 +44,10 @@ try() {
 "$root/test/run.sh" --needs isolation
 "$root/test/run.sh" --needs faults
 
-replace pkg/loopback/netns.go '	if err := n.guard(); err != nil {' '	if err := error(nil); err != nil {'
+replace pkg/loopback/netns.go '	if err := n.refuseHost(); err != nil {' '	if err := error(nil); err != nil {'
 try "no guard"
 
-replace pkg/loopback/findings.go '	if exclusive {' '	if exclusive = false; exclusive {'
+replace pkg/loopback/findings.go '	if p == Exclusive {' '	if p == Exclusive && false {'
 try "no exclusive check"
 
 replace plugins/none/commands.go 'func del(*call) ([]byte, error) { return nil, nil }' 'func del(c *call) ([]byte, error) { return nil, loDown(c.getenv("CNI_NETNS")) }'

@@ -14,7 +14,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -22,6 +21,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/cni-none/cni-none/internal/netns"
 	"github.com/cni-none/cni-none/pkg/loopback"
 )
 
@@ -141,51 +141,33 @@ func (s show) addresses() error {
 	return nil
 }
 
-// makeNetns keeps a new network namespace at path. The thread that made it ends.
+// makeNetns keeps a new network namespace at path.
 func makeNetns(path string) error {
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		return err
 	}
-	return onThread(func() error {
-		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			return fmt.Errorf("unshare: %w", err)
-		}
+	return netns.InNew(func() error {
 		return unix.Mount("/proc/thread-self/ns/net", path, "", unix.MS_BIND, "")
 	})
 }
 
 // inNetns runs a program in the namespace: it is the thread's, and the child's.
 func (s show) inNetns(name string, args ...string) error {
-	return s.onThread(func() error {
+	return s.do(func() error {
 		cmd := exec.Command(name, args...)
 		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 		return cmd.Run()
 	})
 }
 
-// onThread runs fn in the namespace.
-func (s show) onThread(fn func() error) error {
-	return onThread(func() error {
-		f, err := os.Open(s.netns)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		if err := unix.Setns(int(f.Fd()), unix.CLONE_NEWNET); err != nil {
-			return err
-		}
-		return fn()
-	})
-}
-
-// onThread runs fn on a thread that nobody uses afterwards.
-func onThread(fn func() error) error {
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread()
-		done <- fn()
-	}()
-	return <-done
+// do runs fn in the namespace.
+func (s show) do(fn func() error) error {
+	ns, err := netns.Open(s.netns)
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	return ns.Do(fn)
 }
 
 // inside runs in the namespace, as a container's process would.
@@ -232,7 +214,7 @@ func talk(ip string) (string, error) {
 
 // addInterface puts a veth into the namespace, as another network plugin would.
 func (s show) addInterface() error {
-	return s.onThread(func() error {
+	return s.do(func() error {
 		attrs := netlink.NewLinkAttrs()
 		attrs.Name = "eth0"
 		return netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "eth0-peer"})
