@@ -16,7 +16,9 @@ for name in "$@"; do
 		# A binary newer than the pin is the pinned one: nothing to do.
 		if [ "$bin" -nt go.mod ] && [ "$bin" -nt tools.txt ]; then continue; fi
 		echo "building $pkg" >&2
-		CGO_ENABLED=0 GOFLAGS= go build -trimpath -buildvcs=false -o "$bin.tmp" "$pkg"
+		flags=
+		[ ! -x flags.sh ] || flags=$(./flags.sh "$pkg" "$out") # and why
+		CGO_ENABLED=0 GOFLAGS= go build -trimpath -buildvcs=false ${flags:+"$flags"} -o "$bin.tmp" "$pkg"
 		mv "$bin.tmp" "$bin"
 		touch "$bin"
 	done <tools.txt

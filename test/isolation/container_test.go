@@ -63,6 +63,7 @@ func newNetwork(t *testing.T, conf []byte, bin ...string) *network {
 // container is a real one, by runc, with the probe as its program.
 type container struct {
 	name    string
+	gvisor  bool // runsc runs it, not runc
 	netns   string
 	pidns   string // another PID namespace to share instead of an own one
 	caps    []string
@@ -138,6 +139,16 @@ func (c container) config(t *testing.T, rootfs string, args []string, cgroup str
 	return raw
 }
 
+// command is the runtime, with the flags that go before its command. gVisor gives
+// a container CAP_NET_RAW only if told so, and would keep a file of its own in
+// the root file system.
+func (c container) command(w *world) []string {
+	if !c.gvisor {
+		return []string{"runc", "--root", filepath.Join(w.dir, "runc")}
+	}
+	return []string{*runsc, "--root", filepath.Join(w.dir, "runsc"), "--platform=systrap", "--net-raw", "--overlay2=none"}
+}
+
 // run starts the container, waits for it and returns what it printed.
 func (w *world) run(t *testing.T, c container) (stdout string, err error) {
 	t.Helper()
@@ -159,14 +170,14 @@ func (w *world) run(t *testing.T, c container) (stdout string, err error) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
-	runc := []string{"--root", filepath.Join(w.dir, "runc")}
+	runtime := c.command(w)
 	var out, errs bytes.Buffer
-	cmd := exec.CommandContext(ctx, "runc", append(runc, "run", "--bundle", bundle, id)...)
+	cmd := exec.CommandContext(ctx, runtime[0], append(runtime[1:], "run", "--bundle", bundle, id)...)
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	cmd.WaitDelay = 10 * time.Second
 	err = w.host.Try(cmd.Run)
-	if ctx.Err() != nil { // runc was killed and its container was not
-		_ = exec.Command("runc", append(runc, "delete", "--force", id)...).Run()
+	if ctx.Err() != nil { // the runtime was killed and its container was not
+		_ = exec.Command(runtime[0], append(runtime[1:], "delete", "--force", id)...).Run()
 	}
 	if err != nil {
 		err = fmt.Errorf("container %s: %w: %s", c.name, err, errs.String())

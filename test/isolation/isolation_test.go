@@ -32,7 +32,7 @@ var (
 
 func TestMain(m *testing.M) {
 	flag.Parse()
-	scratch.Absolute(plugin, cniplugins)
+	scratch.Absolute(plugin, cniplugins, runsc)
 	os.Exit(m.Run())
 }
 
@@ -109,9 +109,9 @@ func TestIsolation(t *testing.T) {
 	t.Run("gaps", func(t *testing.T) { testGaps(t, w) })
 }
 
-func testProbes(t *testing.T, w *world) {
-	rows := w.rows()
-
+// controls tries each probe from where it has to get through.
+func (w *world) controls(t *testing.T, rows []row) map[string]map[string]spec.Result {
+	t.Helper()
 	controls := map[string]map[string]spec.Result{}
 	for _, control := range []string{onBridge, inHost, inSecond, withPID} {
 		controls[control] = map[string]spec.Result{}
@@ -146,12 +146,17 @@ func testProbes(t *testing.T, w *world) {
 			}
 		}
 	}
+	return controls
+}
 
+// onNone tries all of them from containers on the none network, one of them with
+// CAP_NET_ADMIN: it may do the rest, too.
+func (w *world) onNone(t *testing.T, rows []row, gvisor bool) map[string]spec.Result {
+	t.Helper()
 	none := map[string]spec.Result{}
 	for _, admin := range []bool{false, true} {
-		// Not only the probes for CAP_NET_ADMIN: who has it may do the rest, too.
-		c := container{name: fmt.Sprint("none, admin ", admin), netns: newNetns(t), probes: choose(rows, admin, func(row) bool { return true })}
-		if err := w.attach(t, w.none, fmt.Sprint("none-", admin), c.netns); err != nil {
+		c := container{gvisor: gvisor, name: fmt.Sprintf("none, gVisor %v, admin %v", gvisor, admin), netns: newNetns(t), probes: choose(rows, admin, func(row) bool { return true })}
+		if err := w.attach(t, w.none, fmt.Sprintf("none-%v-%v", gvisor, admin), c.netns); err != nil {
 			t.Fatal(err)
 		}
 		if admin {
@@ -166,6 +171,13 @@ func testProbes(t *testing.T, w *world) {
 			t.Errorf("the host changed while %s ran:\nbefore %s\nafter  %s", c.name, before, after)
 		}
 	}
+	return none
+}
+
+func testProbes(t *testing.T, w *world) {
+	rows := w.rows()
+	controls := w.controls(t, rows)
+	none := w.onNone(t, rows, false)
 
 	var table strings.Builder
 	fmt.Fprintf(&table, "| probe | control | control | none |\n|---|---|---|---|\n")
@@ -194,7 +206,7 @@ func testProbes(t *testing.T, w *world) {
 		}
 	}
 	fmt.Printf("\nprobes: %d; control through: %d; none through: %d\n", len(rows), through, escaped)
-	compare(t, "probes", table.String())
+	compare(t, security, "probes", table.String())
 }
 
 func verdict(r spec.Result) string {
@@ -349,6 +361,34 @@ func look(t *testing.T, path string) string {
 	return strings.Join(lines, "\n")
 }
 
+// familyProbes are about what a network namespace does not contain.
+func (w *world) familyProbes(t *testing.T) []spec.Probe {
+	t.Helper()
+	if w.vsockPort == 0 {
+		if os.Getenv("CI") == "true" {
+			t.Fatal("this kernel has no AF_VSOCK")
+		}
+		t.Skip("this kernel has no AF_VSOCK: there is nothing to show")
+	}
+	return []spec.Probe{
+		{Name: "AF_VSOCK port of another namespace", Kind: "vsock", Addr: fmt.Sprint(w.vsockPort)},
+		// unix, IPv4, IPv6, netlink, packet
+		{Name: "another family than unix, IP, netlink and packet", Kind: "families", Expect: "1 2 10 16 17"},
+		{Name: "io_uring, whose sockets no filter sees", Kind: "io_uring"},
+	}
+}
+
+const name32 = "32-bit x86 (socketcall)"
+
+// try32 runs a 32-bit program, which has socketcall(2): the filter ends a program
+// of an architecture that it does not list.
+func (w *world) try32(t *testing.T, c container) spec.Result {
+	t.Helper()
+	c.program = []string{"/bin/probe32"}
+	out, err := w.run(t, c)
+	return spec.Result{Through: err == nil && strings.Contains(out, "<nil>"), Detail: fmt.Sprint(out, err)}
+}
+
 // testFamilies: what a network namespace does not contain, and that the profile
 // in conf/seccomp closes it. Each row is seen open without the profile.
 func testFamilies(t *testing.T, w *world) {
@@ -356,31 +396,14 @@ func testFamilies(t *testing.T, w *world) {
 	if err := w.attach(t, w.none, "families", ns); err != nil {
 		t.Fatal(err)
 	}
-	if w.vsockPort == 0 {
-		if os.Getenv("CI") == "true" {
-			t.Fatal("this kernel has no AF_VSOCK")
-		}
-		t.Skip("this kernel has no AF_VSOCK: there is nothing to show")
-	}
 	const profile = "../../conf/seccomp/airgap.json"
-	probes := []spec.Probe{
-		{Name: "AF_VSOCK port of another namespace", Kind: "vsock", Addr: fmt.Sprint(w.vsockPort)},
-		// unix, IPv4, IPv6, netlink, packet
-		{Name: "another family than unix, IP, netlink and packet", Kind: "families", Expect: "1 2 10 16 17"},
-		{Name: "io_uring, whose sockets no filter sees", Kind: "io_uring"},
-	}
+	probes := w.familyProbes(t)
 	open := w.attack(t, container{name: "no profile", netns: ns, probes: probes})
 	closed := w.attack(t, container{name: "profile", netns: ns, probes: probes, seccomp: profile})
 
-	// socketcall(2) of 32-bit x86: the filter ends a program of an architecture
-	// that it does not list.
-	const name32 = "32-bit x86 (socketcall)"
+	open[name32] = w.try32(t, container{name: "32 bits, no profile", netns: ns})
+	closed[name32] = w.try32(t, container{name: "32 bits, profile", netns: ns, seccomp: profile})
 	probes = append(probes, spec.Probe{Name: name32})
-	program := []string{"/bin/probe32"}
-	out, err := w.run(t, container{name: "32 bits, no profile", netns: ns, program: program})
-	open[name32] = spec.Result{Through: err == nil && strings.Contains(out, "<nil>"), Detail: fmt.Sprint(out, err)}
-	out, err = w.run(t, container{name: "32 bits, profile", netns: ns, program: program, seccomp: profile})
-	closed[name32] = spec.Result{Through: err == nil && strings.Contains(out, "<nil>"), Detail: fmt.Sprint(out, err)}
 
 	var table strings.Builder
 	fmt.Fprintf(&table, "| on the none network | without | with the profile |\n|---|---|---|\n")
@@ -395,7 +418,7 @@ func testFamilies(t *testing.T, w *world) {
 			t.Errorf("%s: open with the profile: %s", p.Name, c.Detail)
 		}
 	}
-	compare(t, "families", table.String())
+	compare(t, security, "families", table.String())
 
 	// With the profile the container's own network still works.
 	self := container{name: "self", netns: ns, seccomp: profile, probes: []spec.Probe{{Name: "self", Kind: "self", Addr: "127.0.0.1:0", Expect: "it is me"}}}
@@ -463,14 +486,15 @@ func testGaps(t *testing.T, w *world) {
 		fmt.Fprintf(&table, "| %s | %s | %s |\n", gap.name, verdicts[0], verdicts[1])
 		fmt.Printf("%-68s without %-8s with %s\n", gap.name, verdicts[0], verdicts[1])
 	}
-	compare(t, "gaps", table.String())
+	compare(t, security, "gaps", table.String())
 }
 
-// compare holds a table against docs/security.md, between the marker of that
+const security = "../../docs/security.md"
+
+// compare holds a table against a document, between the marker of that
 // name and the next empty line, so that the document tells what was seen.
-func compare(t *testing.T, marker, table string) {
+func compare(t *testing.T, doc, marker, table string) {
 	t.Helper()
-	const doc = "../../docs/security.md"
 	raw, err := os.ReadFile(doc)
 	if err != nil {
 		t.Fatal(err)
