@@ -2,6 +2,7 @@ package loopback
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"net/netip"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -176,38 +178,92 @@ func TestConnectedOnce(t *testing.T) {
 	}
 }
 
-// TestUpGivesUp: it does not fight for ever with a process that takes lo down.
+// TestUpGivesUp: what Up cannot put right it does not try to for ever. ::1 with
+// another prefix length is such a thing: the kernel adds no address twice
+// (addrconf.c, ipv6_add_addr).
 func TestUpGivesUp(t *testing.T) {
 	ns := nstest.New(t)
 	n := open1(t, ns)
+	s, err := n.Up(Exclusive)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !s.Lo().IPv6 {
+		t.Skip("needs IPv6")
+	}
+	ns.Do(func() error {
+		lo, err := netlink.LinkByName("lo")
+		return errors.Join(err, netlink.AddrDel(lo, mustAddr("::1/128")), netlink.AddrAdd(lo, mustAddr("::1/64")))
+	})
+	done := make(chan error, 1)
+	go func() { _, err := n.Up(Exclusive); done <- err }()
+	select {
+	case err := <-done:
+		if !errors.Is(err, ErrChanging) || !strings.HasSuffix(err.Error(), ": lo lacks ::1/128") {
+			t.Error(err)
+		}
+	case <-time.After(time.Minute):
+		t.Fatal("it still tries after a minute")
+	}
+}
+
+// TestInterrupted: a list of interfaces that changes while it is told is asked
+// for again, until it is consistent or was not for too often.
+func TestInterrupted(t *testing.T) {
+	const stable = 120 // more than fit into one datagram, so that a change can come between two
+	ns := nstest.New(t)
+	n := open1(t, ns)
+	attrs := func(name string) netlink.LinkAttrs { return netlink.LinkAttrs{Name: name, TxQLen: -1} }
+	ns.Do(func() (err error) {
+		for i := range stable / 2 {
+			err = errors.Join(err, netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs(fmt.Sprintf("a%d", i)), PeerName: fmt.Sprintf("b%d", i)}))
+		}
+		return err
+	})
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		ns.Try(func() error {
-			lo, err := netlink.LinkByName("lo")
-			for err == nil {
+		err := ns.Try(func() error {
+			br := &netlink.Bridge{LinkAttrs: attrs("c")}
+			for {
 				select {
 				case <-stop:
 					return nil
 				default:
-					err = netlink.LinkSetDown(lo)
+				}
+				if err := errors.Join(netlink.LinkAdd(br), netlink.LinkDel(br)); err != nil {
+					return err
 				}
 			}
-			return err
 		})
+		if err != nil {
+			t.Error(err)
+		}
 	})
 	defer wg.Wait()
 	defer close(stop)
-	for range 200 {
-		_, err := n.Up(Exclusive)
-		if errors.Is(err, ErrChanging) {
-			return
+	c, err := n.dial()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.close()
+	interrupted := 0
+	for deadline := time.Now().Add(time.Minute); interrupted < 5; {
+		if time.Now().After(deadline) {
+			t.Fatal("no list was interrupted in a minute: this test has seen nothing")
 		}
-		if err != nil {
-			t.Fatal(err)
+		before := c.seq
+		s, err := c.survey()
+		if c.seq > before+3 || errors.Is(err, ErrChanging) { // three lists, asked for once each
+			interrupted++
+		}
+		if errors.Is(err, ErrChanging) {
+			continue
+		}
+		if err != nil || len(s.Others()) != stable && len(s.Others()) != stable+1 {
+			t.Fatalf("%d interfaces beside lo, %v", len(s.Others()), err)
 		}
 	}
-	t.Log("the other was never faster: nothing to see on this machine")
 }
 
 func TestOpenRefuses(t *testing.T) {

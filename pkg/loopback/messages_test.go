@@ -2,6 +2,7 @@ package loopback
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"flag"
@@ -77,6 +78,9 @@ func TestFallbackTunnels(t *testing.T) {
 const recorded = "testdata/links.txt"
 
 func TestRecordedLinks(t *testing.T) {
+	if binary.NativeEndian.Uint16([]byte{1, 0}) != 1 {
+		t.Skip("the recorded messages have another byte order than this machine")
+	}
 	if *update {
 		record(t)
 	}

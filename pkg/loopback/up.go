@@ -28,12 +28,12 @@ func (n *Netns) Up(p Policy) (*Survey, error) {
 		return nil, err
 	}
 	defer c.close()
+	var f *Findings
 	for try := range upTries {
 		s, err := c.survey()
 		if err != nil {
 			return nil, err
 		}
-		var f *Findings
 		if !errors.As(s.Check(p), &f) {
 			return s, nil
 		}
@@ -51,7 +51,7 @@ func (n *Netns) Up(p Policy) (*Survey, error) {
 			return nil, err
 		}
 	}
-	return nil, fmt.Errorf("%w: lo was put right %d times and did not stay so", ErrChanging, upTries)
+	return nil, fmt.Errorf("%w: lo was put right %d times, and still: %v", ErrChanging, upTries, f)
 }
 
 // heal brings lo up or, if it is up, gives it the addresses that are missing.

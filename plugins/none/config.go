@@ -68,7 +68,7 @@ func (c *call) refuseIPAM() error {
 		return err
 	}
 	var kind string
-	if err := ipam.decode("type", &kind); err != nil {
+	if err := ipam.decodeAs("ipam.type", "type", &kind); err != nil {
 		return err
 	}
 	if kind != "" {

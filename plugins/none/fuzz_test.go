@@ -6,6 +6,8 @@ import (
 	"io"
 	"strings"
 	"testing"
+
+	"github.com/cni-none/cni-none/pkg/loopback"
 )
 
 // FuzzConfig feeds stdin. Whatever comes, there is a result or one error
@@ -58,7 +60,7 @@ func FuzzPrevResult(f *testing.F) {
 		if cniVersion == "" {
 			return
 		}
-		conf := config{prevResult: json.RawMessage(prev)}
+		conf := config{policy: loopback.Shared, prevResult: json.RawMessage(prev)}
 		err := c.checkPrevResult(&conf)
 		if err == nil && conf.prevResult != nil && string(conf.prevResult) != prev {
 			t.Errorf("changed to %s", conf.prevResult)

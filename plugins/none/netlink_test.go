@@ -18,6 +18,7 @@ import (
 //	nl link add KIND NAME        a veth brings a peer, NAMEp; a macvlan a veth below it
 //	nl link up|down|del NAME
 //	nl link name OLD NEW
+//	nl link aside NAME           give a link of that name, if there is one, another
 //	nl ipv6 on|off
 func netlinkCommand(args []string) error {
 	if len(args) < 2 {
@@ -42,6 +43,11 @@ func netlinkCommand(args []string) error {
 		return setLink(args[0], netlink.LinkDel)
 	case "link name":
 		return setLink(args[0], func(l netlink.Link) error { return netlink.LinkSetName(l, args[1]) })
+	case "link aside":
+		if _, err := netlink.LinkByName(args[0]); errors.As(err, &netlink.LinkNotFoundError{}) {
+			return nil
+		}
+		return setLink(args[0], func(l netlink.Link) error { return netlink.LinkSetName(l, args[0]+"_") })
 	case "ipv6 on":
 		return os.WriteFile("/proc/sys/net/ipv6/conf/lo/disable_ipv6", []byte("0"), 0)
 	case "ipv6 off":

@@ -79,13 +79,16 @@ func (o object) get(key string) json.RawMessage {
 }
 
 // decode reads the value of key into v, which stays as it is where there is none.
-func (o object) decode(key string, v any) error {
+func (o object) decode(key string, v any) error { return o.decodeAs(key, key, v) }
+
+// decodeAs is decode for a key that an error calls by its name in the config.
+func (o object) decodeAs(name, key string, v any) error {
 	raw := o.get(key)
 	if raw == nil {
 		return nil
 	}
 	if err := json.Unmarshal(raw, v); err != nil {
-		return invalidConfig(key, fmt.Sprintf("%s is not %s", shorten(string(raw)), typeName(v)), "")
+		return invalidConfig(name, fmt.Sprintf("%s is not %s", shorten(string(raw)), typeName(v)), "")
 	}
 	return nil
 }

@@ -39,7 +39,7 @@ func TestParallel(t *testing.T) {
 			}
 			wg.Wait()
 			for _, path := range paths {
-				if lo := describeLo(path); lo != "up 127.0.0.1/8 ::1/128" {
+				if lo := describeLo(path); lo != whole {
 					t.Errorf("lo is %q", lo)
 				}
 			}

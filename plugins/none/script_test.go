@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -78,7 +80,10 @@ func asProcess(env map[string]string, stdin io.Reader, stdout, stderr io.Writer)
 //	netns                      make a namespace, $NETNS, with lo down
 //	[!] none CMD FILE [K=V...] call the plugin with FILE on stdin; with !, it must
 //	                           exit 1 with exactly one error document
+//	error CODE WORD...         that document must have CODE, and every WORD in its msg;
+//	                           TestWording has the words around them
 //	lo up|down ADDR...         lo in $NETNS must be in that state
+//	lo whole                   lo must be up with all addresses that it should have
 //	peer                       connect $NETNS to another namespace, and take the veth away again
 //	nl ...                     change $NETNS, see netlinkCommand
 func TestScripts(t *testing.T) {
@@ -94,8 +99,9 @@ func TestScripts(t *testing.T) {
 					"netns": func(ts *testscript.TestScript, neg bool, args []string) {
 						ts.Setenv("NETNS", nstest.New(t).Path)
 					},
-					"none": func(ts *testscript.TestScript, neg bool, args []string) { noneCommand(ts, neg, args, call) },
-					"lo":   loCommand,
+					"none":  func(ts *testscript.TestScript, neg bool, args []string) { noneCommand(ts, neg, args, call) },
+					"error": errorCommand,
+					"lo":    loCommand,
 					"nl": func(ts *testscript.TestScript, neg bool, args []string) {
 						ns := nstest.At(t, ts.Getenv("NETNS"))
 						ts.Check(ns.Try(func() error { return netlinkCommand(args) }))
@@ -106,10 +112,15 @@ func TestScripts(t *testing.T) {
 	}
 }
 
-// condition knows [tun]: this process may make tun devices.
+// condition knows [tun]: this process may make tun devices, and [ipv6]: the kernel
+// has it.
 func condition(name string) (bool, error) {
-	if name != "tun" {
-		return false, fmt.Errorf("unknown condition")
+	switch name {
+	case "ipv6":
+		return strings.Contains(whole, ":"), nil
+	case "tun":
+	default:
+		return false, errors.New("unknown condition")
 	}
 	f, err := os.OpenFile("/dev/net/tun", os.O_RDWR, 0)
 	if err != nil {
@@ -172,8 +183,40 @@ func isErrorDocument(b []byte) error {
 	return nil
 }
 
+// errorCommand checks what is the same whatever words are chosen around it, and
+// in whatever order the kernel lists interfaces.
+func errorCommand(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) == 0 {
+		ts.Fatalf("usage: error CODE [WORD...]")
+	}
+	var doc struct {
+		Code int
+		Msg  string
+	}
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile("stdout")), &doc))
+	if strconv.Itoa(doc.Code) != args[0] {
+		ts.Fatalf("code %d, want %s: %s", doc.Code, args[0], doc.Msg)
+	}
+	for _, word := range args[1:] {
+		if !strings.Contains(doc.Msg, word) {
+			ts.Fatalf("no %q in %q", word, doc.Msg)
+		}
+	}
+}
+
+// whole is lo as ADD leaves it, on this machine's kernel.
+var whole = func() string {
+	if _, err := os.Stat("/proc/sys/net/ipv6"); errors.Is(err, fs.ErrNotExist) {
+		return "up 127.0.0.1/8"
+	}
+	return "up 127.0.0.1/8 ::1/128"
+}()
+
 func loCommand(ts *testscript.TestScript, neg bool, args []string) {
 	got, want := describeLo(ts.Getenv("NETNS")), strings.Join(args, " ")
+	if want == "whole" {
+		want = whole
+	}
 	if (got == want) == neg {
 		ts.Fatalf("lo is %q, want %q (negated: %v)", got, want, neg)
 	}
