@@ -10,13 +10,11 @@ package main
 
 import (
 	"context"
-	_ "embed"
 	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -24,14 +22,13 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/cni-none/cni-none/cmd/none-install/containerd"
+	"github.com/cni-none/cni-none/conf"
 	"golang.org/x/sys/unix"
 )
 
 // version is set when it is built: -ldflags '-X main.version=...'.
 var version = "dev"
-
-//go:embed 10-airgap.conflist
-var defaultConflist []byte
 
 const usage = `none-install puts the none network plugin on a containerd node, and takes it off.
 
@@ -50,30 +47,15 @@ Exit status: 0 done (status, verify: in order), 1 refused or failed, 2 wrong usa
 flags:
 `
 
-// options are the flags, and what is read before the root changes.
+// options are the flags as they were given.
 type options struct {
 	root, baseHandler, endpoint, containerd, config string
 	pluginPath, conflistPath, restartCommand        string
 	restart, dryRun, asJSON, remove                 bool
 	timeout, interval                               time.Duration
-
-	version          string
-	plugin, conflist []byte
-	node             *kubeNode
-	out              io.Writer
 }
 
-func (o *options) logf(format string, args ...any) { fmt.Fprintf(o.out, format+"\n", args...) }
-
-// The main goroutine keeps the first thread, so that every file operation comes
-// from one thread: a tracer that stops it at the n-th one stops it at the same
-// place every time.
-func init() { runtime.LockOSThread() }
-
-func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
-
-func run(args []string, stdout, stderr io.Writer) int {
-	o := &options{out: stdout, version: version}
+func (o *options) flags(stderr io.Writer) *flag.FlagSet {
 	fl := flag.NewFlagSet("none-install", flag.ContinueOnError)
 	fl.SetOutput(stderr)
 	fl.Usage = func() {
@@ -94,11 +76,24 @@ func run(args []string, stdout, stderr io.Writer) int {
 	fl.DurationVar(&o.timeout, "timeout", 2*time.Minute, "how long to wait for the runtime after a restart")
 	fl.BoolVar(&o.remove, "remove", false, "run: uninstall instead, as soon as that is possible")
 	fl.DurationVar(&o.interval, "interval", time.Minute, "run: how often to look again")
+	return fl
+}
+
+// The main goroutine keeps the first thread, so that every file operation comes
+// from one thread: a tracer that stops it at the n-th one stops it at the same
+// place every time.
+func init() { runtime.LockOSThread() }
+
+func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
+
+func run(args []string, stdout, stderr io.Writer) int {
+	o := &options{}
+	fl := o.flags(stderr)
 	if len(args) == 0 || args[0] == "help" || args[0] == "-h" || args[0] == "--help" {
 		fl.Usage()
 		return 2
 	}
-	command := args[0]
+	name := args[0]
 	if err := fl.Parse(args[1:]); err != nil {
 		return 2
 	}
@@ -106,137 +101,132 @@ func run(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "none-install: unexpected argument %q\n", fl.Arg(0))
 		return 2
 	}
+	if name == "version" {
+		fmt.Fprintln(stdout, version)
+		return 0
+	}
+	c, ok := commands[name]
+	if !ok {
+		fmt.Fprintf(stderr, "none-install: unknown command %q\n", name)
+		return 2
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-
-	err := func() error {
-		switch command {
-		case "install", "verify", "status", "uninstall", "run":
-			if err := o.prepare(command); err != nil {
-				return err
-			}
-		case "version":
-			fmt.Fprintln(stdout, version)
-			return nil
-		default:
-			fmt.Fprintf(stderr, "none-install: unknown command %q\n", command)
-			return errUsage
-		}
-		if command != "status" && command != "run" { // run locks for each look
-			unlock, err := lock(ctx, o)
-			if err != nil {
-				return err
-			}
-			defer unlock()
-		}
-		switch command {
-		case "install":
-			return install(ctx, o)
-		case "uninstall":
-			return o.node.uninstall(ctx, o)
-		case "run":
-			return watch(ctx, o)
-		}
-		var r report
-		if command == "verify" {
-			r = verify(ctx, o)
-		} else {
-			r, _ = examine(ctx, o)
-		}
-		if o.asJSON {
-			if err := json.NewEncoder(stdout).Encode(r); err != nil {
-				return err
-			}
-		} else {
-			fmt.Fprintln(stdout, r)
-		}
-		switch r.State {
-		case ready, installed:
-			return nil
-		case pendingRestart:
-			return errPending
-		case notInstalled:
-			return errNotInstalled
-		}
-		return errDegraded
-	}()
+	err := c.start(ctx, o, stdout)
+	var state nodeState
 	switch {
 	case err == nil:
 		return 0
-	case errors.Is(err, errUsage):
-		return 2
-	case errors.Is(err, errPending):
-		return 3
-	case errors.Is(err, errNotInstalled):
-		return 4
-	case errors.Is(err, errDegraded):
-		return 1
+	case errors.As(err, &state):
+		return state.exit() // it has been said
 	}
-	fmt.Fprintf(stderr, "none-install %s: %v\n", command, err)
+	fmt.Fprintf(stderr, "none-install %s: %v\n", name, err)
 	return 1
 }
 
-var (
-	errUsage        = errors.New("wrong usage")
-	errNotInstalled = errors.New(notInstalled)
-	errDegraded     = errors.New(degraded)
-)
+// job is what a command works with.
+type job struct {
+	*options
+	*installer
+	node   *kubeNode
+	stdout io.Writer
+}
 
-// prepare reads what lies beside the program, and then makes the node's root
-// its own: links on the node resolve as on the node, and the node's containerd
-// finds its libraries.
-func (o *options) prepare(command string) error {
-	if o.pluginPath == "" {
-		self, err := os.Executable()
+type command struct {
+	run      func(context.Context, *job) error
+	unlocked bool // it changes nothing, or locks by itself
+	bare     bool // it needs no plugin beside it
+}
+
+var commands = map[string]command{
+	"install":   {run: func(ctx context.Context, j *job) error { return j.install(ctx) }},
+	"verify":    {run: func(ctx context.Context, j *job) error { return j.print(j.verify(ctx)) }},
+	"status":    {run: func(ctx context.Context, j *job) error { return j.print(j.status(ctx)) }, unlocked: true},
+	"uninstall": {run: func(ctx context.Context, j *job) error { return uninstallNode(ctx, j.installer, j.node) }, bare: true},
+	"run": {run: func(ctx context.Context, j *job) error {
+		w := &watcher{installer: j.installer, node: j.node, remove: j.options.remove, interval: j.interval}
+		return w.run(ctx)
+	}, unlocked: true},
+}
+
+func (c command) start(ctx context.Context, o *options, stdout io.Writer) error {
+	in, err := o.installer(stdout, c.bare)
+	if err != nil {
+		return err
+	}
+	node, err := findNode()
+	if err != nil {
+		return err
+	}
+	if err := enterRoot(o.root); err != nil {
+		return err
+	}
+	if !c.unlocked {
+		unlock, err := in.lock(ctx)
 		if err != nil {
 			return err
 		}
-		o.pluginPath = filepath.Join(filepath.Dir(self), "none")
+		defer unlock()
 	}
-	var err error
-	if o.plugin, err = os.ReadFile(o.pluginPath); err != nil && command != "uninstall" {
-		return fmt.Errorf("read the plugin to install (--plugin): %w", err)
-	}
-	o.conflist = defaultConflist
-	if o.conflistPath != "" {
-		if o.conflist, err = os.ReadFile(o.conflistPath); err != nil {
-			return err
-		}
-		if !json.Valid(o.conflist) {
-			return fmt.Errorf("%s is not JSON", o.conflistPath)
-		}
-	}
-	if o.node, err = findNode(); err != nil {
-		return err
-	}
-	if filepath.Clean(o.root) != "/" {
-		if err := unix.Chroot(o.root); err != nil {
-			return fmt.Errorf("make %s the root: %w", o.root, err)
-		}
-		return os.Chdir("/")
-	}
-	return nil
+	return c.run(ctx, &job{options: o, installer: in, node: node, stdout: stdout})
 }
 
-// lock keeps two runs on one node apart: the second one waits. The kernel
-// releases it when the process ends.
-func lock(ctx context.Context, o *options) (func(), error) {
-	f, err := os.OpenFile("/run/cni-none.lock", os.O_CREATE|os.O_RDWR, 0o600)
-	if errors.Is(err, fs.ErrNotExist) {
-		return func() {}, nil // no /run: an image that is being built
+// print says the state, and ends with it where the node is not in order.
+func (j *job) print(r report) error {
+	if j.asJSON {
+		if err := json.NewEncoder(j.stdout).Encode(r); err != nil {
+			return err
+		}
+	} else {
+		fmt.Fprintln(j.stdout, r)
 	}
-	if err != nil {
+	if r.State.exit() == 0 {
+		return nil
+	}
+	return r.State
+}
+
+// installer reads what is to be installed. That lies beside the program, so it is
+// read before the root changes.
+func (o *options) installer(stdout io.Writer, bare bool) (*installer, error) {
+	in := &installer{
+		version: version, conflist: conf.AirgapCRI, baseHandler: o.baseHandler,
+		where:   containerd.Where{Endpoint: o.endpoint, Program: o.containerd, Config: o.config},
+		restart: o.restart, restartCommand: o.restartCommand, timeout: o.timeout, dryRun: o.dryRun,
+		logf: func(format string, args ...any) { fmt.Fprintf(stdout, format+"\n", args...) },
+	}
+	plugin := o.pluginPath
+	if plugin == "" {
+		self, err := os.Executable()
+		if err != nil {
+			return nil, err
+		}
+		plugin = filepath.Join(filepath.Dir(self), "none")
+	}
+	var err error
+	if in.plugin, err = os.ReadFile(plugin); err != nil && !bare {
+		return nil, fmt.Errorf("read the plugin to install (--plugin): %w", err)
+	}
+	if o.conflistPath == "" {
+		return in, nil
+	}
+	if in.conflist, err = os.ReadFile(o.conflistPath); err != nil {
 		return nil, err
 	}
-	for deadline := time.Now().Add(o.timeout); ; {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if err == nil {
-			return func() { f.Close() }, nil
-		}
-		if ctx.Err() != nil || time.Now().After(deadline) {
-			f.Close()
-			return nil, fmt.Errorf("another none-install works on this node (/run/cni-none.lock): %w", err)
-		}
-		time.Sleep(100 * time.Millisecond)
+	if !json.Valid(in.conflist) {
+		return nil, fmt.Errorf("%s is not JSON", o.conflistPath)
 	}
+	return in, nil
+}
+
+// enterRoot makes the node's root our own: links on the node resolve as on the
+// node, and the node's containerd finds its libraries.
+func enterRoot(root string) error {
+	if filepath.Clean(root) == "/" {
+		return nil
+	}
+	if err := unix.Chroot(root); err != nil {
+		return fmt.Errorf("make %s the root: %w", root, err)
+	}
+	return os.Chdir("/")
 }

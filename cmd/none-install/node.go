@@ -115,10 +115,7 @@ func (n *kubeNode) show(ctx context.Context, r report) error {
 	if n == nil {
 		return nil
 	}
-	status, reason := "False", camel(r.State)
-	if r.State == ready {
-		status = "True"
-	}
+	status, reason := r.State.condition()
 	now := time.Now().UTC()
 	if n.reason != reason {
 		n.reason, n.since = reason, now
@@ -140,109 +137,4 @@ func (n *kubeNode) show(ctx context.Context, r report) error {
 	}
 	n.message, n.shown = message, now
 	return nil
-}
-
-// camel makes a condition's reason of a state: pending-restart, PendingRestart.
-func camel(state string) string {
-	var b strings.Builder
-	for part := range strings.SplitSeq(state, "-") {
-		b.WriteString(strings.ToUpper(part[:1]) + part[1:])
-	}
-	return b.String()
-}
-
-// uninstall takes the label off before anything else, so that no pod is sent to
-// a node that is about to lose the handler.
-func (n *kubeNode) uninstall(ctx context.Context, o *options) error {
-	if !o.dryRun {
-		if err := n.label(ctx, false); err != nil {
-			return err
-		}
-	}
-	return uninstall(ctx, o)
-}
-
-// fullEvery is how often watch runs a sandbox on a node that is in order; in
-// between it looks without one.
-const fullEvery = time.Hour
-
-// watch keeps the node as it should be until it is told to stop. The label is on
-// exactly while the last look found everything in order. Being stopped changes
-// nothing: what is installed stays, and the label stays true.
-func watch(ctx context.Context, o *options) error {
-	last := ""
-	var lastFull time.Time
-	for {
-		unlock, err := lock(ctx, o)
-		if err != nil {
-			if ctx.Err() != nil {
-				return nil
-			}
-			return err // whoever starts us again has us look again
-		}
-		r := func() report {
-			defer unlock()
-			if o.remove {
-				switch err := o.node.uninstall(ctx, o); {
-				case err == nil:
-					return report{State: notInstalled}
-				case errors.Is(err, errPending):
-					return report{State: pendingRestart}
-				default:
-					return report{State: degraded, Reasons: []string{err.Error()}}
-				}
-			}
-			return o.tick(ctx, &lastFull)
-		}()
-		if ctx.Err() != nil {
-			return nil // what was found while being stopped says nothing
-		}
-		if r.String() != last {
-			last = r.String()
-			o.logf("%s %s", time.Now().UTC().Format(time.RFC3339), last)
-		}
-		if err := o.node.label(ctx, r.State == ready); err != nil {
-			o.logf("%v", err)
-			last = ""
-		}
-		if err := o.node.show(ctx, r); err != nil {
-			o.logf("%v", err)
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(o.interval):
-		}
-	}
-}
-
-// tick is one look: what is missing is repaired, with the label off meanwhile.
-func (o *options) tick(ctx context.Context, lastFull *time.Time) report {
-	r, _ := examine(ctx, o)
-	if r.State != installed {
-		*lastFull = time.Time{}
-		if err := o.node.label(ctx, false); err != nil {
-			o.logf("%v", err)
-		}
-		if r.State != pendingRestart || o.restart {
-			if err := install(ctx, o); err != nil {
-				if o.restart {
-					// One failed restart is enough: trying again every minute would
-					// take the node down for good.
-					o.restart = false
-				}
-				return report{State: degraded, Version: r.Version, Reasons: []string{err.Error()}}
-			}
-		} else {
-			return r
-		}
-	}
-	if time.Since(*lastFull) < fullEvery {
-		r.State = ready
-		return r
-	}
-	if r = verify(ctx, o); r.State == ready {
-		*lastFull = time.Now()
-	}
-	return r
 }

@@ -1,4 +1,4 @@
-package main
+package containerd
 
 import (
 	"context"
@@ -39,7 +39,7 @@ func TestOtherRuntimes(t *testing.T) {
 		cri.RegisterRuntimeServiceServer(server, named{name: name})
 		go server.Serve(l)
 		t.Cleanup(server.Stop)
-		_, err = findEngine(t.Context(), &options{endpoint: "unix://" + socket}, nil)
+		_, err = Find(t.Context(), Where{Endpoint: "unix://" + socket})
 		if err == nil || !strings.Contains(err.Error(), says) || !strings.Contains(err.Error(), "Multus") {
 			t.Errorf("%s: %v", name, err)
 		}
