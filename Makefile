@@ -1,49 +1,57 @@
 # Every target is explained by `make help`.
-export PATH := $(PATH):/usr/local/go/bin
+GODIR := $(shell tools/go.sh)
+ifneq ($(filter-out help,$(MAKECMDGOALS)),)
+$(if $(GODIR),,$(error no Go that builds this))
+endif
+export PATH := $(if $(GODIR),$(GODIR):)$(PATH)
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 PREFIX ?= /opt/cni
 BIN ?= bin
 ARCHES := amd64 arm arm64 loong64 mips64le ppc64le riscv64 s390x
+IMAGE_ARCHES := amd64 arm64
+
+PROGRAMS := none none-audit none-install
+none: DIR := plugins/none
+none-audit: DIR := cmd/none-audit
+none-install: DIR := cmd/none-install
 
 # Static and not position-independent (PIE costs half an exec more), and the same bytes
 # wherever and whenever it is built.
-STAMP := -X github.com/containernetworking/plugins/pkg/utils/buildversion.BuildVersion=$(VERSION)
-GOBUILD := CGO_ENABLED=0 GOFLAGS= go build -trimpath -buildvcs=false -buildmode=exe -ldflags '-s -w -buildid= $(STAMP)'
-
-.PHONY: build
-build: ## build bin/none, and bin/none-audit for people, for this machine
-	$(GOBUILD) -o $(BIN)/none ./plugins/none
-	$(GOBUILD) -o $(BIN)/none-audit ./cmd/none-audit
+STAMP := -X github.com/containernetworking/plugins/pkg/utils/buildversion.BuildVersion=$(VERSION) -X main.version=$(VERSION)
+.PHONY: build $(PROGRAMS)
+build: $(PROGRAMS) ## build bin/none, and bin/none-audit and bin/none-install for people, for this machine
+$(PROGRAMS):
+	CGO_ENABLED=0 GOFLAGS= go build -C $(DIR) -trimpath -buildvcs=false -buildmode=exe \
+		-ldflags '-s -w -buildid= $(STAMP)' -o $(abspath $(BIN))/$@$(SUFFIX) .
 
 .PHONY: cross
-cross: ## build dist/none-linux-ARCH for every architecture that CNI releases for
-	$(foreach a,$(ARCHES),GOARCH=$(a) $(GOBUILD) -o dist/none-linux-$(a) ./plugins/none &&) true
+cross: ## build dist/none-linux-ARCH for every architecture that CNI releases for, the others for those of the image
+	@set -e; for a in $(ARCHES); do GOARCH=$$a $(MAKE) none BIN=dist SUFFIX=-linux-$$a; done; \
+	for a in $(IMAGE_ARCHES); do GOARCH=$$a $(MAKE) none-audit none-install BIN=dist SUFFIX=-linux-$$a; done
 
 .PHONY: install
-install: build ## install it into $(PREFIX)/bin (PREFIX=/opt/cni; DESTDIR is respected)
+install: none ## install the plugin into $(PREFIX)/bin (PREFIX=/opt/cni; DESTDIR is respected)
 	install -D -m 755 $(BIN)/none $(DESTDIR)$(PREFIX)/bin/none
 
 bin/cnitool: test/go.mod # pinned there, so that the plugin's own go.mod stays small
 	cd test && CGO_ENABLED=0 GOFLAGS= go build -trimpath -o ../bin/cnitool github.com/containernetworking/cni/cnitool
 
-.PHONY: bin/none-install
-bin/none-install:
-	release/none-install.sh $@
-
 .PHONY: demo
-demo: build bin/cnitool ## show, as root, what a container on the none network has (one minute the first time)
+demo: none bin/cnitool ## show, as root, what a container on the none network has (one minute the first time)
 	@cd test && GOFLAGS= go run ./cnitool/demo ../bin ../conf
 
 .PHONY: test
-test: build bin/cnitool ## test all that needs only Go and root (in a user namespace without root)
+test: none bin/cnitool ## test all that needs only Go and root (in a user namespace without root)
 	@test/unit.sh
 
 # Every suite of test/suites.txt; each installs what it needs from Debian, saying
 # what first, and builds the rest with Go into bin/.
 SUITES := $(shell awk '/^[a-z]/ {print "test-" $$1}' test/suites.txt)
-.PHONY: suites test-runtimes $(SUITES)
+.PHONY: suites matrix test-runtimes $(SUITES)
 suites: ## say what make test-SUITE runs as root; FLAGS go to go test
 	@cat test/suites.txt
+matrix: # their names, for a workflow
+	@awk '/^[a-z]/ {printf "%s\"%s\"", n++ ? "," : "[\"sabotage\",", $$1} END {print "]"}' test/suites.txt
 $(SUITES): test-%:
 	test/run.sh $* $(FLAGS)
 test-runtimes: test-gocni test-containerd test-podman test-docker ## test containers of containerd, nerdctl's CNI layer, podman, docker
@@ -52,7 +60,8 @@ test-isolation: test-audit ## try to get out of a container, and of a control; t
 test-faults: test-soak ## make every system call of the plugin fail; a sample of make soak
 
 .PHONY: test-sabotage
-test-sabotage: ## break a copy of the plugin in three ways and see the suites go red (root, two minutes)
+test-sabotage: ## break copies of the project, one line at a time, and expect the tests to notice (root)
+	cd test && GOFLAGS= go run ./sabotage .. sabotage/list.txt
 	test/isolation/sabotage.sh
 
 .PHONY: soak
@@ -64,16 +73,20 @@ bench: ## measure it beside upstream's plugins (root, two minutes; more where co
 	test/bench/run.sh
 
 .PHONY: lint
-lint: ## run the linters of .golangci.yml (builds golangci-lint first: five minutes)
-	tools/build.sh golangci
-	bin/golangci/golangci-lint run ./...
+lint: ## run the linters of .golangci.yml on every module, and actionlint (builds them first: five minutes)
+	test/lint.sh
 
 .PHONY: fuzz
 fuzz: ## fuzz each target for FUZZTIME (10m)
-	@for target in FuzzConfig FuzzPrevResult; do \
-		GOFLAGS= go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(or $(FUZZTIME),10m) ./plugins/none || exit; done
+	test/fuzz.sh $(or $(FUZZTIME),10m)
+
+.PHONY: vulnerabilities
+vulnerabilities: ## look for known vulnerabilities in what is shipped (asks vuln.go.dev)
+	tools/build.sh govulncheck
+	@for m in . cmd/none-install; do (cd $$m && GOFLAGS= $(abspath bin)/govulncheck/govulncheck ./...) || exit; done
 
 .PHONY: release
+release: export GOTOOLCHAIN := $(shell awk '$$1 == "toolchain" {print $$2}' go.mod)
 release: ## build dist/: programs, .deb, .rpm, image, bill of materials, checksums
 	VERSION=$(VERSION) release/build.sh
 

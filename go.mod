@@ -2,6 +2,8 @@ module github.com/cni-none/cni-none
 
 go 1.26.0
 
+toolchain go1.26.8
+
 require (
 	github.com/containernetworking/cni v1.3.1
 	github.com/containernetworking/plugins v1.9.1

@@ -1,6 +1,8 @@
 module github.com/cni-none/cni-none/release
 
-go 1.26.0
+go 1.25.0
+
+toolchain go1.26.8
 
 require github.com/goreleaser/nfpm/v2 v2.45.0
 

@@ -141,7 +141,9 @@ func layout(dist, version string, when time.Time) error {
 		}
 		var packed bytes.Buffer
 		z := gzip.NewWriter(&packed)
-		z.Write(plain.Bytes())
+		if _, err := z.Write(plain.Bytes()); err != nil {
+			return err
+		}
 		if err := z.Close(); err != nil {
 			return err
 		}

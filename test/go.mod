@@ -3,6 +3,8 @@ module github.com/cni-none/cni-none/test
 
 go 1.26.0
 
+toolchain go1.26.8
+
 require (
 	github.com/cni-none/cni-none v0.0.0
 	github.com/containerd/go-cni v1.1.14

@@ -2,6 +2,8 @@ module github.com/cni-none/cni-none/cmd/none-install
 
 go 1.26.0
 
+toolchain go1.26.8
+
 require (
 	github.com/cni-none/cni-none v0.0.0
 	github.com/pelletier/go-toml/v2 v2.4.3

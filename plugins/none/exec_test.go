@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -213,21 +214,21 @@ func containerID(i int) string {
 }
 
 // TestBuild: what is shipped is static, not position-independent, the same
-// every time, and knows its version.
+// wherever it is built, and knows its version.
 func TestBuild(t *testing.T) {
 	dir := t.TempDir()
-	var builds [2][]byte
-	for i := range builds {
-		out, err := exec.Command("make", "-C", "../..", "build", "VERSION=v9.9.9-test", "BIN="+dir).CombinedOutput()
-		if err != nil {
-			t.Fatalf("%v\n%s", err, out)
-		}
-		if builds[i], err = os.ReadFile(dir + "/none"); err != nil {
-			t.Fatal(err)
-		}
+	built := buildPlugin(t, "../..", dir)
+	elsewhere := filepath.Join(t.TempDir(), "another folder's name")
+	if err := os.Mkdir(elsewhere, 0o755); err != nil {
+		t.Fatal(err)
 	}
-	if !bytes.Equal(builds[0], builds[1]) {
-		t.Error("two builds differ")
+	cp := exec.Command("cp", "-R", "--parents", "Makefile", "go.mod", "go.sum", "tools/go.sh", "internal", "pkg", "plugins", elsewhere)
+	cp.Dir = "../.."
+	if out, err := cp.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if !bytes.Equal(built, buildPlugin(t, elsewhere, t.TempDir(), "GOCACHE="+t.TempDir())) {
+		t.Error("built in another folder, with an empty cache, it is another program")
 	}
 	f, err := elf.Open(dir + "/none")
 	if err != nil {
@@ -246,6 +247,21 @@ func TestBuild(t *testing.T) {
 	if err := cmd.Run(); err != nil || !strings.Contains(stderr.String(), "v9.9.9-test") {
 		t.Errorf("%v: %s", err, &stderr)
 	}
+}
+
+// buildPlugin builds it as the Makefile in root does.
+func buildPlugin(t *testing.T, root, bin string, env ...string) []byte {
+	t.Helper()
+	cmd := exec.Command("make", "-C", root, "none", "VERSION=v9.9.9-test", "BIN="+bin)
+	cmd.Env = append(os.Environ(), env...)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	built, err := os.ReadFile(filepath.Join(bin, "none"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return built
 }
 
 func TestErrorsKeepTheirCode(t *testing.T) {
