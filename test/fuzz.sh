@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Runs every fuzz target that there is, one after the other.
+# usage: test/fuzz.sh FUZZTIME   (a duration, or a number of inputs such as 20000x)
+set -euo pipefail
+cd "$(dirname "$0")/.."
+PATH=$(tools/go.sh):$PATH
+export PATH GOFLAGS=-buildvcs=false
+while IFS=: read -r file target; do
+	(cd "$(dirname "$file")" && go test -run '^$' -fuzz "^$target\$" -fuzztime "$1" .)
+done < <(grep -roE --include='*_test.go' '^func Fuzz[A-Za-z0-9_]+' . | sed 's/:func /:/' | sort)
