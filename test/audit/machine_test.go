@@ -13,40 +13,24 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
-	"github.com/cni-none/cni-none/internal/machine"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/cni-none/cni-none/test/internal/harness"
+	"github.com/cni-none/cni-none/test/internal/machine"
 )
 
-// patience bounds every wait. It costs nothing where what must come comes.
-const patience = 2 * time.Minute
-
-var bin = filepath.Join(machine.Repo(), "bin")
+var bin = harness.Bin()
 
 func TestMain(m *testing.M) {
-	machine.Main(m, machine.Config{Lacking: lacking, Furnish: furnish})
-}
-
-// lacking names what the tests need and this machine does not have.
-func lacking() string {
-	for _, program := range []string{"runc", "podman", "dockerd", "/usr/bin/docker", "busybox", bin + "/none", bin + "/none-audit", bin + "/containerd24/containerd"} {
-		if _, err := exec.LookPath(program); err != nil {
-			return fmt.Sprintf("%v: run test/run.sh audit", err)
-		}
-	}
-	return ""
-}
-
-func furnish() error {
-	if err := machine.Tmpfs("/run", "/var/lib/cni", "/var/lib/containers", "/var/lib/containerd", "/etc/cni", "/etc/containers"); err != nil {
-		return err
-	}
-	return os.Setenv("TMPDIR", "/run")
+	machine.Main(m, machine.Config{Furnish: func() error {
+		return machine.Tmpfs("/etc/containers") // podman is told everything by its flags
+	}})
 }
 
 // rootfs makes a root directory with busybox and none-audit in it.
@@ -223,18 +207,17 @@ func watch(t *testing.T, args ...string) *watching {
 // until waits for a line about a namespace that says so.
 func (w *watching) until(inode uint64, state string) row {
 	w.t.Helper()
-	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+	var found row
+	harness.Until(w.t, fmt.Sprintf("a line that %d is %s", inode, state), func() bool {
 		w.mu.Lock()
-		for _, r := range w.lines {
-			if r.Inode == inode && r.State == state {
-				w.mu.Unlock()
-				return r
-			}
+		defer w.mu.Unlock()
+		i := slices.IndexFunc(w.lines, func(r row) bool { return r.Inode == inode && r.State == state })
+		if i >= 0 {
+			found = w.lines[i]
 		}
-		w.mu.Unlock()
-	}
-	w.t.Fatalf("no line that %d is %s: %+v", inode, state, w.lines)
-	return row{}
+		return i >= 0
+	})
+	return found
 }
 
 // hold starts a process in a namespace and returns its pid.
@@ -248,15 +231,13 @@ func hold(t *testing.T, path string) int {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	})
-	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+	harness.Until(t, "a process in "+path, func() bool {
 		a, err := os.Stat(fmt.Sprintf("/proc/%d/ns/net", cmd.Process.Pid))
 		if err != nil {
-			t.Fatal(err)
+			return false
 		}
-		if b, err := os.Stat(path); err == nil && os.SameFile(a, b) {
-			return cmd.Process.Pid
-		}
-	}
-	t.Fatalf("no process in %s", path)
-	return 0
+		b, err := os.Stat(path)
+		return err == nil && os.SameFile(a, b)
+	})
+	return cmd.Process.Pid
 }

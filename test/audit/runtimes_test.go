@@ -10,8 +10,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cni-none/cni-none/internal/machine"
 	"golang.org/x/sys/unix"
+
+	"github.com/cni-none/cni-none/test/internal/harness"
+	"github.com/cni-none/cni-none/test/internal/image"
+	"github.com/cni-none/cni-none/test/internal/machine"
 )
 
 // runc starts a container in a network namespace of its own, as runc does it
@@ -197,30 +200,14 @@ func TestPodman(t *testing.T) {
 
 // Docker's none network, the reference for this plugin.
 func TestDocker(t *testing.T) {
-	log, err := os.Create("/run/dockerd.log")
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command("dockerd", "--iptables=false", "--bridge=none", "--storage-driver", "vfs",
+	machine.Here().Daemon(t, "", "dockerd", "--iptables=false", "--bridge=none", "--storage-driver", "vfs",
 		"--cgroup-parent", "/"+machine.Cgroup(), "--data-root", "/run/docker-data")
-	cmd.Stdout, cmd.Stderr = log, log
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Signal(unix.SIGTERM)
-		_ = cmd.Wait()
-		log.Close()
-		if t.Failed() {
-			data, _ := os.ReadFile(log.Name())
-			t.Logf("dockerd:\n%s", data)
-		}
-	})
+	const box = "localhost/box:test"
 	docker := "/usr/bin/docker" // Debian's, of dockerd's version
-	poll(t, "dockerd", func() bool { return exec.Command(docker, "version").Run() == nil })
-	must(t, docker, "load", "--input", machine.Image(t, pause))
+	harness.Until(t, "dockerd answers", func() bool { return exec.Command(docker, "version").Run() == nil })
+	must(t, docker, "load", "--input", image.Archive(t, image.Busybox(t, box)))
 
-	id := strings.TrimSpace(must(t, docker, "run", "--detach", "--network", "none", pause))
+	id := strings.TrimSpace(must(t, docker, "run", "--detach", "--network", "none", box))
 	t.Cleanup(func() { must(t, docker, "rm", "--force", id) })
 	r := one(t, 0, id)
 	if r.Verdict != "isolated" || len(r.Containers) != 1 || r.Containers[0].ID != id {

@@ -4,95 +4,50 @@ package cnitool
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/cni-none/cni-none/internal/nstest"
 	"github.com/cni-none/cni-none/pkg/loopback"
+	"github.com/cni-none/cni-none/test/internal/harness"
+	"github.com/cni-none/cni-none/test/internal/machine"
 )
 
-const (
-	inside    = "CNITOOL_TEST_INSIDE"
-	root      = "../.."
-	healthyLo = "lo up 127.0.0.1/8 ::1/128"
-)
+const healthyLo = "lo up 127.0.0.1/8 ::1/128"
 
-// TestMain runs the tests in a mount namespace with a /var/lib of its own:
 // cnitool keeps its cache in /var/lib/cni, and cannot be told another place.
 func TestMain(m *testing.M) {
-	if os.Getenv(inside) != "" {
-		err := errors.Join(
-			unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""),
-			unix.Mount("tmpfs", "/var/lib", "tmpfs", 0, ""))
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		os.Exit(m.Run())
-	}
-	cmd := exec.Command(os.Args[0], os.Args[1:]...)
-	cmd.Env = append(os.Environ(), inside+"=1")
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS}
-	if err := cmd.Run(); errors.Is(err, unix.EPERM) {
-		fmt.Println("SKIP: test/cnitool needs CAP_SYS_ADMIN for a mount namespace")
-	} else if err != nil {
-		os.Exit(1)
-	}
+	machine.Main(m, machine.Config{MountsOnly: true, Furnish: func() error { return machine.Tmpfs("/var/lib") }})
 }
 
 // tool is a cnitool with the plugin and a network config directory.
 type tool struct {
-	t              *testing.T
-	bin, netconfig string
+	t                  *testing.T
+	plugins, netconfig string
 }
-
-var binaries = sync.OnceValues(func() (string, error) {
-	dir, err := filepath.Abs(filepath.Join(root, "bin"))
-	if err != nil {
-		return "", err
-	}
-	build := exec.Command("make", "-C", root, "--no-print-directory", "build", "bin/cnitool")
-	if out, err := build.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("%w: %s", err, out)
-	}
-	return dir, nil
-})
 
 // newTool takes the conflist as it is shipped, or another one.
 func newTool(t *testing.T, conflist string) tool {
 	t.Helper()
-	bin, err := binaries()
-	if err != nil {
-		t.Fatal(err)
-	}
 	if conflist == "" {
-		conf, err := filepath.Abs(filepath.Join(root, "conf"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return tool{t, bin, conf}
+		return tool{t, filepath.Dir(harness.Plugin()), harness.Repo("conf")}
 	}
 	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "10-airgap.conflist"), []byte(conflist), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	return tool{t, bin, dir}
+	harness.Write(t, filepath.Join(dir, "10-airgap.conflist"), conflist, 0o644)
+	return tool{t, filepath.Dir(harness.Plugin()), dir}
 }
 
 // run returns what cnitool said on stdout, and its error output as the error.
 func (c tool) run(command, netns string, env ...string) (string, error) {
-	cmd := exec.Command(filepath.Join(c.bin, "cnitool"), command, "airgap", netns)
-	cmd.Env = append([]string{"CNI_PATH=" + c.bin, "NETCONFPATH=" + c.netconfig}, env...)
+	cmd := exec.Command(harness.Bin("cnitool"), command, "airgap", netns)
+	cmd.Env = append([]string{"CNI_PATH=" + c.plugins, "NETCONFPATH=" + c.netconfig}, env...)
 	var stdout, stderr strings.Builder
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {
@@ -278,7 +233,7 @@ func TestParallel(t *testing.T) {
 // TestDemo: what make demo shows is what it says, and it leaves nothing behind.
 func TestDemo(t *testing.T) {
 	c := newTool(t, "")
-	out, err := exec.Command("go", "run", "./demo", c.bin, c.netconfig).CombinedOutput()
+	out, err := exec.Command("go", "run", "./demo", harness.Bin(), c.netconfig).CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}

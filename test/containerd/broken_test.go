@@ -6,7 +6,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/cni-none/cni-none/internal/machine"
+	"github.com/cni-none/cni-none/test/internal/containerd"
+	"github.com/cni-none/cni-none/test/internal/harness"
+	"github.com/cni-none/cni-none/test/internal/machine"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -16,11 +18,11 @@ import (
 // edit replaces what must be there in a file.
 func edit(t *testing.T, path, from, to string) {
 	t.Helper()
-	text := read(t, path)
+	text := harness.Read(t, path)
 	if !strings.Contains(text, from) {
 		t.Fatalf("%s does not contain %q", path, from)
 	}
-	write(t, path, strings.ReplaceAll(text, from, to))
+	harness.Write(t, path, strings.ReplaceAll(text, from, to), 0o644)
 }
 
 // TestPlaceholders reports addresses of either family and of both.
@@ -40,7 +42,7 @@ func TestPlaceholders(t *testing.T) {
 			} {
 				t.Run(test.placeholders, func(t *testing.T) {
 					n.in(t)
-					shipped := read(t, conflist)
+					shipped := harness.Read(t, conflist)
 					edit(t, conflist, `["100:0:0:1::/64"]`, test.placeholders)
 					n.restart()
 					p := n.runPod(airgap)
@@ -50,7 +52,7 @@ func TestPlaceholders(t *testing.T) {
 					hasLoopbackOnly(t, p, listener)
 					p.stop()
 					p.remove()
-					write(t, conflist, shipped)
+					harness.Write(t, conflist, shipped, 0o644)
 				})
 			}
 		})
@@ -75,7 +77,7 @@ func TestBroken(t *testing.T) {
 					pod.Annotations = map[string]string{"kubernetes.io/egress-bandwidth": "1M"}
 				}},
 				{name: "no placeholder", breakIt: func(t *testing.T, pod *cri.PodSandboxConfig) {
-					machine.Sh(t, "cp conf/10-airgap.conflist "+conflist)
+					harness.Sh(t, "cp conf/10-airgap.conflist "+conflist)
 				}},
 				{name: "somebody's address", breakIt: func(t *testing.T, pod *cri.PodSandboxConfig) {
 					edit(t, conflist, "100:0:0:1::/64", "10.0.0.1")
@@ -146,7 +148,7 @@ func TestSilent(t *testing.T) {
 
 			t.Run("in the default directory, for the CRI", func(t *testing.T) {
 				n.in(t)
-				machine.Sh(t, "cp conf/containerd/10-airgap-cri.conflist /etc/cni/net.d")
+				harness.Sh(t, "cp conf/containerd/10-airgap-cri.conflist /etc/cni/net.d")
 				n.restart()
 				hasLoopbackOnly(t, n.runPod(""), listener)
 				n.removeAll()
@@ -154,7 +156,7 @@ func TestSilent(t *testing.T) {
 			})
 			t.Run("in the default directory, sorted later", func(t *testing.T) {
 				n.in(t)
-				machine.Sh(t, "cp conf/containerd/10-airgap-cri.conflist /etc/cni/net.d/90-airgap-cri.conflist")
+				harness.Sh(t, "cp conf/containerd/10-airgap-cri.conflist /etc/cni/net.d/90-airgap-cri.conflist")
 				n.restart()
 				hasClusterNetwork(t, n.runPod(""), listener)
 				n.removeAll()
@@ -162,7 +164,7 @@ func TestSilent(t *testing.T) {
 			})
 			t.Run("in the default directory, for other runtimes", func(t *testing.T) {
 				n.in(t)
-				machine.Sh(t, "cp conf/10-airgap.conflist /etc/cni/net.d")
+				harness.Sh(t, "cp conf/10-airgap.conflist /etc/cni/net.d")
 				n.restart()
 				_, err := n.try("", n.podConfig())
 				isDocumented(t, err, "containerd: no placeholder", k.plugins)
@@ -193,9 +195,9 @@ func TestPluginRemovedFirst(t *testing.T) {
 			n := k.start(t)
 			p := n.runPod(airgap)
 			remove(t, k.plugins+"/none")
-			_, err := n.StopPodSandbox(deadline(t), &cri.StopPodSandboxRequest{PodSandboxId: p.id})
+			_, err := n.StopPodSandbox(harness.Context(t), &cri.StopPodSandboxRequest{PodSandboxId: p.id})
 			isDocumented(t, err, "containerd: plugin removed first", k.plugins)
-			machine.Sh(t, machine.Block(t, k.commands))
+			harness.Sh(t, harness.Block(t, page, k.commands))
 			p.stop()
 			p.remove()
 			// The commands can be run again: the config is not broken now.
@@ -214,7 +216,9 @@ func TestOldConfig(t *testing.T) {
 }
 
 func testOldConfig(t *testing.T, k kind) {
-	dump := func() string { return (&node{t: t, kind: k}).program("containerd", "config", "dump") }
+	dump := func() string {
+		return machine.Here().Run(t, filepath.Join(containerd.Dirs[k.version], "containerd"), "config", "dump")
+	}
 	const runc, kept = `.containerd.runtimes.runc]`, `restrict_oom_score_adj = true`
 
 	k.install(t)
@@ -223,32 +227,32 @@ func testOldConfig(t *testing.T, k kind) {
 	}
 
 	k.install(t)
-	write(t, configFile, read(t, "testdata/version2.toml"))
+	harness.Write(t, configFile, containerd.Config(2), 0o644)
 	if out := dump(); !strings.Contains(out, runc) {
 		t.Errorf("runc is not built in: %s", out)
 	}
-	machine.Sh(t, "cat conf/containerd/airgap-1.x.toml >>/etc/containerd/config.toml")
+	harness.Sh(t, "cat conf/containerd/airgap-1.x.toml >>/etc/containerd/config.toml")
 	if out := dump(); strings.Contains(out, runc) {
 		t.Error("naming a handler leaves the built-in runc alone; runc-1.x.toml is no longer needed")
 	}
 
-	write(t, configFile, `imports = ["/etc/containerd/conf.d/*.toml"]`+"\n"+read(t, "testdata/version2.toml"))
+	harness.Write(t, configFile, `imports = ["/etc/containerd/conf.d/*.toml"]`+"\n"+containerd.Config(2), 0o644)
 	if out := dump(); !strings.Contains(out, kept) {
 		t.Errorf("a config that imports nothing lost %q: %s", kept, out)
 	}
-	machine.Sh(t, `mkdir /etc/containerd/conf.d
+	harness.Sh(t, `mkdir /etc/containerd/conf.d
 	       { echo version = 2; cat conf/containerd/runc-1.x.toml conf/containerd/airgap-1.x.toml; } >/etc/containerd/conf.d/airgap.toml`)
 	if out := dump(); strings.Contains(out, kept) {
 		t.Error("an import leaves the CRI section alone; conf/containerd/ could have a drop-in for 1.x")
 	}
 
 	n := k.start(t)
-	edit(t, configFile, read(t, "../../conf/containerd/runc-1.x.toml"), "")
-	n.stop()
-	n.launch()
+	edit(t, configFile, harness.Read(t, harness.Repo("conf/containerd/runc-1.x.toml")), "")
+	n.Stop()
+	n.Daemon.Start(t)
 	var err error
-	eventually(t, "containerd to answer", func() bool {
-		_, err = n.Version(deadline(t), &cri.VersionRequest{}, grpc.WaitForReady(true))
+	harness.Until(t, "containerd to answer", func() bool {
+		_, err = n.Version(harness.Context(t), &cri.VersionRequest{}, grpc.WaitForReady(true))
 		return status.Code(err) == codes.Unimplemented
 	})
 	isDocumented(t, err, "containerd: no runc", k.plugins)

@@ -5,7 +5,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/cni-none/cni-none/internal/machine"
+	"github.com/cni-none/cni-none/test/internal/harness"
 )
 
 var sandboxID = regexp.MustCompile(`[0-9a-f]{64}`)
@@ -20,7 +20,7 @@ func isDocumented(t *testing.T, err error, name, binDir string) {
 	}
 	got := sandboxID.ReplaceAllString(err.Error(), "<id>")
 	got = strings.ReplaceAll(got, binDir, "<bin_dir>")
-	if want := machine.Block(t, name); got != want {
+	if want := harness.Block(t, page, name); got != want {
 		t.Errorf("error, and what docs/runtimes.md shows in block %q:\n%s\n%s", name, got, want)
 	}
 }

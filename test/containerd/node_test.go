@@ -1,32 +1,27 @@
 package containerd
 
 import (
-	"bytes"
-	"context"
 	"encoding/json"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
-	"syscall"
 	"testing"
-	"time"
 
-	"github.com/cni-none/cni-none/internal/machine"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/backoff"
-	"google.golang.org/grpc/credentials/insecure"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/cni-none/cni-none/test/internal/containerd"
+	"github.com/cni-none/cni-none/test/internal/harness"
+	imagepkg "github.com/cni-none/cni-none/test/internal/image"
+	"github.com/cni-none/cni-none/test/internal/machine"
 )
 
 // kind is a sort of node: which containerd, with which config, and which
 // commands of docs/runtimes.md give it the handler.
 type kind struct {
 	name     string
-	bin      string // directory of containerd and ctr
-	config   string // in testdata
+	version  string // of containerd
+	config   int    // version of its config
 	plugins  string // the config's bin_dir
 	commands string // block of docs/runtimes.md
 	// noLoopback leaves upstream's loopback plugin out.
@@ -34,60 +29,36 @@ type kind struct {
 }
 
 var (
-	containerd17 = filepath.Join(machine.Repo(), "bin/containerd17")
-	containerd24 = filepath.Join(machine.Repo(), "bin/containerd24")
-
-	debian  = kind{"1.6 version 2", "/usr/bin", "version2.toml", "/usr/lib/cni", "containerd 1.x install", false}
-	v17     = kind{"1.7 version 2", containerd17, "version2.toml", "/usr/lib/cni", "containerd 1.x install", false}
-	upgrade = kind{"2.4 version 2", containerd24, "version2.toml", "/usr/lib/cni", "containerd 1.x install", false}
-	v3      = kind{"2.4 version 3", containerd24, "version3.toml", "/opt/cni/bin", "containerd 2.x install", false}
-	v4      = kind{"2.4 version 4", containerd24, "version4.toml", "/opt/cni/bin", "containerd 2.x install", true}
+	debian  = kind{"1.6 version 2", "1.6", 2, "/usr/lib/cni", "containerd 1.x install", false}
+	v17     = kind{"1.7 version 2", "1.7", 2, "/usr/lib/cni", "containerd 1.x install", false}
+	upgrade = kind{"2.4 version 2", "2.4", 2, "/usr/lib/cni", "containerd 1.x install", false}
+	v3      = kind{"2.4 version 3", "2.4", 3, "/opt/cni/bin", "containerd 2.x install", false}
+	v4      = kind{"2.4 version 4", "2.4", 4, "/opt/cni/bin", "containerd 2.x install", true}
 )
 
 // The test image also bears the names of the pause images that the containerds
 // want, so that no config has to say where their sandbox image is.
 const image = "docker.io/library/busybox:test"
 
-var imageNames = []string{image, "registry.k8s.io/pause:3.6", "registry.k8s.io/pause:3.8", "registry.k8s.io/pause:3.10.2"}
+var imageNames = append([]string{image}, imagepkg.Pauses...)
 
 // The directories that a node's configs and state are in.
 const (
 	clusterDir = "/etc/cni/net.d"
 	airgapDir  = "/etc/cni/airgap.d"
-	configFile = "/etc/containerd/config.toml"
+	configFile = containerd.ConfigFile
 	conflist   = airgapDir + "/10-airgap-cri.conflist"
 )
+
+// page is where the commands, files and errors are that the tests look up.
+const page = "docs/runtimes.md"
 
 // node is a running containerd.
 type node struct {
 	t *testing.T
 	kind
-	daemon *exec.Cmd
-	log    string
-	conn   *grpc.ClientConn
-	cri.RuntimeServiceClient
-	images cri.ImageServiceClient
-	pods   int
-}
-
-// patience bounds every wait. It is generous: a slow machine is no failure.
-const patience = 2 * time.Minute
-
-func deadline(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	t.Cleanup(cancel)
-	return ctx
-}
-
-// eventually polls until ok says yes.
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
-		if ok() {
-			return
-		}
-	}
-	t.Fatalf("waited %v in vain for %s", patience, what)
+	*containerd.Containerd
+	pods int
 }
 
 // install makes the machine a node of that kind: an ordinary one, and then the
@@ -99,15 +70,14 @@ func (k kind) install(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	config, _ := filepath.Abs(filepath.Join("testdata", k.config))
-	machine.Sh(t, `install -D -m 644 "$CONFIG" /etc/containerd/config.toml
-	       install -D -m 755 -t "$PLUGINS" bin/cniplugins/*
-	       install -D -m 644 -t /etc/cni/net.d test/containerd/testdata/50-cluster.conflist`,
-		"CONFIG="+config, "PLUGINS="+k.plugins)
+	harness.Write(t, configFile, containerd.Config(k.config), 0o644)
+	harness.Sh(t, `install -D -m 755 -t "$PLUGINS" bin/cniplugins/*
+	       install -D -m 644 -t /etc/cni/net.d test/containerd/testdata/50-cluster.conflist`, "PLUGINS="+k.plugins)
 	if k.noLoopback {
 		remove(t, k.plugins+"/loopback")
 	}
-	machine.Sh(t, machine.Block(t, k.commands))
+	harness.Sh(t, harness.Block(t, page, k.commands))
+	harness.ReplacePlugin(t, k.plugins+"/none")
 }
 
 // start installs a node and starts it. When the test ends its pods and its
@@ -115,12 +85,8 @@ func (k kind) install(t *testing.T) {
 func (k kind) start(t *testing.T) *node {
 	t.Helper()
 	k.install(t)
-	n := &node{t: t, kind: k, log: filepath.Join(t.TempDir(), "containerd.log")}
+	n := &node{t: t, kind: k}
 	t.Cleanup(func() {
-		n.stop()
-		if t.Failed() {
-			t.Logf("end of containerd's log:\n%s", tail(n.log))
-		}
 		// The next node is another containerd: nothing of this one's state.
 		for _, dir := range []string{"/var/lib/containerd", "/run/containerd", "/var/lib/cni"} {
 			entries, _ := os.ReadDir(dir)
@@ -129,14 +95,8 @@ func (k kind) start(t *testing.T) *node {
 			}
 		}
 	})
-	n.run()
-	n.program("ctr", "-n", "k8s.io", "images", "import", machine.Image(t, imageNames...))
-	eventually(t, "the CRI to see the images", func() bool {
-		return !slices.ContainsFunc(imageNames, func(name string) bool {
-			r, err := n.images.ImageStatus(deadline(t), &cri.ImageStatusRequest{Image: &cri.ImageSpec{Image: name}})
-			return err != nil || r.Image == nil
-		})
-	})
+	n.Containerd = containerd.Start(t, machine.Here(), k.version, "")
+	n.Import(t, imagepkg.Archive(t, imagepkg.Busybox(t, imageNames...)), imageNames...)
 	t.Cleanup(n.removeAll)
 	return n
 }
@@ -148,81 +108,12 @@ func (n *node) in(t *testing.T) {
 	t.Cleanup(func() { n.t = outer })
 }
 
-// program runs one of containerd's programs.
-func (n *node) program(name string, args ...string) string {
-	n.t.Helper()
-	out, err := exec.Command(filepath.Join(n.bin, name), args...).CombinedOutput()
-	if err != nil {
-		n.t.Fatalf("%s %s: %v: %s", name, strings.Join(args, " "), err, out)
-	}
-	return string(out)
-}
-
-// launch starts the daemon.
-func (n *node) launch() {
-	n.t.Helper()
-	log, err := os.OpenFile(n.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	defer log.Close()
-	n.daemon = exec.Command(filepath.Join(n.bin, "containerd"), "--log-level", "warn")
-	// Its own shim, and not that of the other containerd.
-	n.daemon.Env = append(os.Environ(), "PATH="+n.bin+":"+os.Getenv("PATH"))
-	n.daemon.Stdout, n.daemon.Stderr = log, log
-	if err := n.daemon.Start(); err != nil {
-		n.t.Fatal(err)
-	}
-	n.conn, err = grpc.NewClient("unix:///run/containerd/containerd.sock",
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		// The socket is there in a moment, not in the second of the default.
-		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: 20 * time.Millisecond, Multiplier: 1.5, MaxDelay: time.Second}}))
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	n.RuntimeServiceClient = cri.NewRuntimeServiceClient(n.conn)
-	n.images = cri.NewImageServiceClient(n.conn)
-}
-
-// run starts the daemon and waits until its CRI answers.
-func (n *node) run() {
-	n.t.Helper()
-	n.launch()
-	eventually(n.t, "containerd's CRI", func() bool {
-		r, err := n.Status(deadline(n.t), &cri.StatusRequest{}, grpc.WaitForReady(true))
-		return err == nil && !slices.ContainsFunc(r.Status.Conditions, func(c *cri.RuntimeCondition) bool {
-			return c.Type == "RuntimeReady" && !c.Status
-		})
-	})
-}
-
-// stop ends the daemon; its shims and containers live on.
-func (n *node) stop() {
-	if n.daemon == nil {
-		return
-	}
-	n.conn.Close()
-	n.daemon.Process.Signal(syscall.SIGTERM)
-	n.daemon.Wait()
-	n.daemon = nil
-}
-
 func (n *node) restart() {
 	n.t.Helper()
-	n.stop()
-	n.run()
+	n.Restart(n.t)
 }
 
-func tail(path string) string {
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return err.Error()
-	}
-	lines := bytes.Split(data, []byte("\n"))
-	return string(bytes.Join(lines[max(0, len(lines)-30):], []byte("\n")))
-}
-
-// pod is a sandbox with one container, which runs until somebody stops it.
+// pod is a sandbox with one container, which runs until it is stopped.
 type pod struct {
 	n         *node
 	id        string
@@ -234,7 +125,7 @@ type pod struct {
 func (n *node) podConfig() *cri.PodSandboxConfig {
 	n.t.Helper()
 	config := new(cri.PodSandboxConfig)
-	if err := json.Unmarshal([]byte(machine.Block(n.t, "containerd pod.json")), config); err != nil {
+	if err := json.Unmarshal([]byte(harness.Block(n.t, page, "containerd pod.json")), config); err != nil {
 		n.t.Fatalf("docs/runtimes.md: pod.json: %v", err)
 	}
 	n.pods++
@@ -247,7 +138,7 @@ func (n *node) podConfig() *cri.PodSandboxConfig {
 
 // try asks for a sandbox and returns containerd's answer.
 func (n *node) try(handler string, config *cri.PodSandboxConfig) (*pod, error) {
-	r, err := n.RunPodSandbox(deadline(n.t), &cri.RunPodSandboxRequest{Config: config, RuntimeHandler: handler})
+	r, err := n.RunPodSandbox(harness.Context(n.t), &cri.RunPodSandboxRequest{Config: config, RuntimeHandler: handler})
 	if err != nil {
 		return nil, err
 	}
@@ -261,7 +152,7 @@ func (n *node) runPod(handler string) *pod {
 	if err != nil {
 		n.t.Fatalf("handler %q: %v", handler, err)
 	}
-	created, err := n.CreateContainer(deadline(n.t), &cri.CreateContainerRequest{
+	created, err := n.CreateContainer(harness.Context(n.t), &cri.CreateContainerRequest{
 		PodSandboxId:  p.id,
 		SandboxConfig: p.config,
 		Config: &cri.ContainerConfig{
@@ -275,10 +166,10 @@ func (n *node) runPod(handler string) *pod {
 		n.t.Fatal(err)
 	}
 	p.container = created.ContainerId
-	if _, err := n.StartContainer(deadline(n.t), &cri.StartContainerRequest{ContainerId: p.container}); err != nil {
+	if _, err := n.StartContainer(harness.Context(n.t), &cri.StartContainerRequest{ContainerId: p.container}); err != nil {
 		n.t.Fatal(err)
 	}
-	eventually(n.t, "the container to listen on port 1024, 0x400", func() bool {
+	harness.Until(n.t, "the container to listen on port 1024, 0x400", func() bool {
 		return strings.Contains(p.mustInside("cat /proc/net/tcp /proc/net/tcp6"), ":0400 ")
 	})
 	return p
@@ -287,7 +178,7 @@ func (n *node) runPod(handler string) *pod {
 // inside runs a command in the pod's container.
 func (p *pod) inside(script string) (string, error) {
 	p.n.t.Helper()
-	r, err := p.n.ExecSync(deadline(p.n.t), &cri.ExecSyncRequest{ContainerId: p.container, Cmd: []string{"sh", "-c", script}, Timeout: 60})
+	r, err := p.n.ExecSync(harness.Context(p.n.t), &cri.ExecSyncRequest{ContainerId: p.container, Cmd: []string{"sh", "-c", script}, Timeout: 60})
 	if err != nil {
 		p.n.t.Fatalf("exec %q: %v", script, err)
 	}
@@ -310,7 +201,7 @@ func (p *pod) mustInside(script string) string {
 // would pass on.
 func (p *pod) ips() []string {
 	p.n.t.Helper()
-	r, err := p.n.PodSandboxStatus(deadline(p.n.t), &cri.PodSandboxStatusRequest{PodSandboxId: p.id})
+	r, err := p.n.PodSandboxStatus(harness.Context(p.n.t), &cri.PodSandboxStatusRequest{PodSandboxId: p.id})
 	if err != nil {
 		p.n.t.Fatal(err)
 	}
@@ -326,14 +217,14 @@ func (p *pod) ips() []string {
 
 func (p *pod) stop() {
 	p.n.t.Helper()
-	if _, err := p.n.StopPodSandbox(deadline(p.n.t), &cri.StopPodSandboxRequest{PodSandboxId: p.id}); err != nil {
+	if _, err := p.n.StopPodSandbox(harness.Context(p.n.t), &cri.StopPodSandboxRequest{PodSandboxId: p.id}); err != nil {
 		p.n.t.Errorf("stop sandbox %s: %v", p.id, err)
 	}
 }
 
 func (p *pod) remove() {
 	p.n.t.Helper()
-	if _, err := p.n.RemovePodSandbox(deadline(p.n.t), &cri.RemovePodSandboxRequest{PodSandboxId: p.id}); err != nil {
+	if _, err := p.n.RemovePodSandbox(harness.Context(p.n.t), &cri.RemovePodSandboxRequest{PodSandboxId: p.id}); err != nil {
 		p.n.t.Errorf("remove sandbox %s: %v", p.id, err)
 	}
 }
@@ -342,7 +233,7 @@ func (p *pod) remove() {
 // host.
 func (n *node) removeAll() {
 	n.t.Helper()
-	r, err := n.ListPodSandbox(deadline(n.t), &cri.ListPodSandboxRequest{})
+	r, err := n.ListPodSandbox(harness.Context(n.t), &cri.ListPodSandboxRequest{})
 	if err != nil {
 		n.t.Errorf("list sandboxes: %v", err)
 		return
@@ -396,20 +287,4 @@ func remove(t *testing.T, path string) {
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
-}
-
-func write(t *testing.T, path, content string) {
-	t.Helper()
-	if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func read(t *testing.T, path string) string {
-	t.Helper()
-	data, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(data)
 }

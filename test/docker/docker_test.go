@@ -4,7 +4,6 @@
 //
 // docs/parity.md lists every difference with its reason. A difference that it
 // does not list fails the test, and so does one that it lists and that is none.
-// run.sh installs what it needs.
 package docker
 
 import (
@@ -19,13 +18,14 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/cni-none/cni-none/test/podman/sandbox"
+	"github.com/cni-none/cni-none/test/internal/harness"
+	"github.com/cni-none/cni-none/test/internal/podmantest"
 )
 
 func TestMain(m *testing.M) {
 	// Debian's docker, where another one is installed as well.
 	os.Setenv("PATH", "/usr/sbin:/usr/bin:/sbin:/bin:"+os.Getenv("PATH"))
-	sandbox.Main(m, "dockerd", "docker", "containerd", "ctr", "podman", "runc", "busybox", "go", "make", "iptables-save")
+	podmantest.Main(m)
 }
 
 const image = "localhost/busybox:latest"
@@ -33,17 +33,17 @@ const image = "localhost/busybox:latest"
 // setUp starts Debian's containerd and dockerd and gives both, and podman, the same image.
 func setUp(t *testing.T) {
 	t.Helper()
-	sandbox.Podman(t)
+	podmantest.Podman(t)
 	daemon(t, "containerd")
-	sandbox.Until(t, "containerd answers", func() bool { return exec.Command("ctr", "version").Run() == nil })
+	harness.Until(t, "containerd answers", func() bool { return exec.Command("ctr", "version").Run() == nil })
 	// The bridge and the firewall are not what is compared here.
 	daemon(t, "dockerd", "--iptables=false", "--bridge=none")
-	sandbox.Until(t, "dockerd answers", func() bool { return exec.Command("docker", "version").Run() == nil })
+	harness.Until(t, "dockerd answers", func() bool { return exec.Command("docker", "version").Run() == nil })
 
 	archive := filepath.Join(t.TempDir(), "busybox.tar")
-	sandbox.Run(t, "podman", "save", "--quiet", "--output", archive, image)
-	sandbox.Run(t, "docker", "load", "--input", archive)
-	sandbox.Run(t, "ctr", "image", "import", archive)
+	podmantest.Run(t, "podman", "save", "--quiet", "--output", archive, image)
+	podmantest.Run(t, "docker", "load", "--input", archive)
+	podmantest.Run(t, "ctr", "image", "import", archive)
 }
 
 // daemon starts a daemon and ends it with the test.
@@ -87,16 +87,16 @@ var runtimes = []struct {
 	{"containerd, airgap", func(t *testing.T) {
 		// In the foreground, because ctr detaches a container from its
 		// network only if it waited for its end.
-		cmd := exec.Command("ctr", "run", "--rm", "--cni", "--mount", "type=bind,src="+sandbox.Probe(t)+",dst=/probe,options=rbind:ro", image, "c-airgap", "/probe", "serve")
+		cmd := exec.Command("ctr", "run", "--rm", "--cni", "--mount", "type=bind,src="+podmantest.Probe(t)+",dst=/probe,options=rbind:ro", image, "c-airgap", "/probe", "serve")
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() {
-			sandbox.Run(t, "ctr", "task", "kill", "--signal", "SIGKILL", "c-airgap")
+			podmantest.Run(t, "ctr", "task", "kill", "--signal", "SIGKILL", "c-airgap")
 			cmd.Wait()
 		})
 		// Not by asking it: that would move the counters of its lo.
-		sandbox.Until(t, "ctr has started it", func() bool {
+		harness.Until(t, "ctr has started it", func() bool {
 			out, err := exec.Command("ctr", "task", "list").Output()
 			return err == nil && strings.Contains(string(out), "RUNNING")
 		})
@@ -106,16 +106,16 @@ var runtimes = []struct {
 // run starts a container that answers on its localhost.
 func run(t *testing.T, runtime, network, name string) {
 	t.Helper()
-	sandbox.Run(t, runtime, "run", "--detach", "--name", name, "--network", network, "--hostname", "c",
-		"--volume", sandbox.Probe(t)+":/probe:ro", image, "/probe", "serve")
-	t.Cleanup(func() { sandbox.Run(t, runtime, "rm", "--force", name) })
+	podmantest.Run(t, runtime, "run", "--detach", "--name", name, "--network", network, "--hostname", "c",
+		"--volume", podmantest.Probe(t)+":/probe:ro", image, "/probe", "serve")
+	t.Cleanup(func() { podmantest.Run(t, runtime, "rm", "--force", name) })
 }
 
 // fact is one line of one thing that the probe looked at.
 type fact struct{ where, line string }
 
 // differences are the facts that not all have, with who has them.
-func differences(seen []sandbox.Facts) map[fact]string {
+func differences(seen []podmantest.Facts) map[fact]string {
 	all := map[fact]bool{}
 	has := make([]map[fact]bool, len(seen))
 	for i, facts := range seen {
@@ -146,15 +146,15 @@ func differences(seen []sandbox.Facts) map[fact]string {
 
 func TestParity(t *testing.T) {
 	setUp(t)
-	var seen []sandbox.Facts
+	var seen []podmantest.Facts
 	namespaces := map[string]string{}
-	host := sandbox.Survey(t)
+	host := podmantest.Survey(t)
 	t.Cleanup(func() { host.Clean(t) })
 	for _, r := range runtimes {
 		r.start(t)
 	}
 	for _, r := range runtimes {
-		facts := sandbox.ParseFacts(t, sandbox.Run(t, append(r.exec, "/probe")...))
+		facts := podmantest.ParseFacts(t, podmantest.Run(t, append(r.exec, "/probe")...))
 		ns := facts["netns"][0]
 		if other, ok := namespaces[ns]; ok {
 			t.Errorf("%s and %s share %s", r.name, other, ns)
@@ -170,7 +170,7 @@ func TestParity(t *testing.T) {
 	// The differences, first: the same in the document and here.
 	found := differences(seen)
 	documented := map[fact]string{}
-	for _, row := range sandbox.ReadDoc(t, "docs/parity.md", "What differs").Rows() {
+	for _, row := range podmantest.ReadDoc(t, "docs/parity.md", "What differs").Rows() {
 		if len(row) != 3+len(runtimes) {
 			t.Fatalf("docs/parity.md: a row with %d cells: %q", len(row), row)
 		}
@@ -234,12 +234,12 @@ func TestControl(t *testing.T) {
 		c.Write([]byte("hello"))
 		c.Close()
 	}
-	none := sandbox.ParseFacts(t, sandbox.Run(t, "docker", "exec", "c-none", "/probe"))
-	host := sandbox.ParseFacts(t, sandbox.Run(t, "docker", "exec", "c-host", "/probe"))
+	none := podmantest.ParseFacts(t, podmantest.Run(t, "docker", "exec", "c-none", "/probe"))
+	host := podmantest.ParseFacts(t, podmantest.Run(t, "docker", "exec", "c-host", "/probe"))
 	if got := fmt.Sprint(host["tcp 192.0.2.1"]); got != "[connection refused]" {
 		t.Errorf("tcp 192.0.2.1 from the machine's network: %s", got)
 	}
-	found := differences([]sandbox.Facts{none, host})
+	found := differences([]podmantest.Facts{none, host})
 	for _, where := range []string{"ip addr", "ip route", "/proc/net/dev", "tcp 192.0.2.1", "udp 192.0.2.1", "netns"} {
 		if !slices.ContainsFunc(slices.Collect(maps.Keys(found)), func(f fact) bool { return f.where == where }) {
 			t.Errorf("no difference seen in %s", where)
@@ -252,29 +252,29 @@ func TestControl(t *testing.T) {
 // says where it is not.
 func TestNoSecondNetwork(t *testing.T) {
 	setUp(t)
-	doc := sandbox.ReadDoc(t, "docs/parity.md", "A second network")
-	sandbox.Run(t, "docker", "network", "create", "other")
-	t.Cleanup(func() { sandbox.Run(t, "docker", "network", "rm", "other") })
+	doc := podmantest.ReadDoc(t, "docs/parity.md", "A second network")
+	podmantest.Run(t, "docker", "network", "create", "other")
+	t.Cleanup(func() { podmantest.Run(t, "docker", "network", "rm", "other") })
 	run(t, "docker", "none", "on-none")
 	run(t, "docker", "other", "on-other")
-	doc.Has(t, sandbox.Fail(t, "docker", "network", "connect", "other", "on-none"))
-	doc.Has(t, sandbox.Fail(t, "docker", "network", "connect", "none", "on-other"))
+	doc.Has(t, podmantest.Fail(t, "docker", "network", "connect", "other", "on-none"))
+	doc.Has(t, podmantest.Fail(t, "docker", "network", "connect", "none", "on-other"))
 
-	t.Cleanup(func() { sandbox.Run(t, "ip", "link", "delete", "cni-podman0") })
+	t.Cleanup(func() { podmantest.Run(t, "ip", "link", "delete", "cni-podman0") })
 	run(t, "podman", "podman", "on-other")
-	out := sandbox.Fail(t, "podman", "network", "connect", "airgap", "on-other")
+	out := podmantest.Fail(t, "podman", "network", "connect", "airgap", "on-other")
 	doc.Has(t, out[strings.LastIndex(out, "Error:"):])
 }
 
 // TestAskedForPorts: Docker takes the ports and drops them, ours refuses.
 func TestAskedForPorts(t *testing.T) {
 	setUp(t)
-	sandbox.Run(t, "docker", "run", "--detach", "--name", "ports", "--network", "none", "--publish", "8080:80", image, "sleep", "600")
-	t.Cleanup(func() { sandbox.Run(t, "docker", "rm", "--force", "ports") })
-	if out := sandbox.Run(t, "docker", "port", "ports"); out != "" {
+	podmantest.Run(t, "docker", "run", "--detach", "--name", "ports", "--network", "none", "--publish", "8080:80", image, "sleep", "600")
+	t.Cleanup(func() { podmantest.Run(t, "docker", "rm", "--force", "ports") })
+	if out := podmantest.Run(t, "docker", "port", "ports"); out != "" {
 		t.Errorf("docker port: %s", out)
 	}
-	out := sandbox.Fail(t, "podman", "run", "--rm", "--network", "airgap", "--publish", "8080:80", image, "sh", "-c", "echo ran")
+	out := podmantest.Fail(t, "podman", "run", "--rm", "--network", "airgap", "--publish", "8080:80", image, "sh", "-c", "echo ran")
 	if !strings.Contains(out, "runtimeConfig.portMappings") {
 		t.Errorf("refused, but not for the ports: %s", out)
 	}
@@ -283,11 +283,11 @@ func TestAskedForPorts(t *testing.T) {
 // TestCommands runs the commands of docs/runtimes.md that are Docker's.
 func TestCommands(t *testing.T) {
 	setUp(t)
-	doc := sandbox.ReadDoc(t, "docs/runtimes.md", "Docker, for comparison")
+	doc := podmantest.ReadDoc(t, "docs/runtimes.md", "Docker, for comparison")
 	commands := doc.Commands()
 	if len(commands) != 1 {
 		t.Fatalf("%d blocks of commands, not 1", len(commands))
 	}
-	out := sandbox.Run(t, "sh", "-euc", commands[0])
+	out := podmantest.Run(t, "sh", "-euc", commands[0])
 	doc.Has(t, out[strings.Index(out, "1: lo:"):])
 }

@@ -29,26 +29,15 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/cni-none/cni-none/internal/nstest"
-	"github.com/cni-none/cni-none/test/scratch"
+	"github.com/cni-none/cni-none/test/internal/harness"
+	"github.com/cni-none/cni-none/test/internal/plugintest"
 )
 
 var (
-	plugin   = flag.String("plugin", "../../bin/none", "the plugin to test")
-	loopback = flag.String("loopback", "../../bin/cniplugins/loopback", "upstream's loopback plugin, to compare with")
-	full     = flag.Bool("full", false, "every position of the Go runtime's calls, too, not just the first and a later one")
+	full = flag.Bool("full", false, "every position of the Go runtime's calls, too, not just the first and a later one")
 )
 
-// need fails the test when something it needs is missing.
-func need(t *testing.T, what ...string) {
-	t.Helper()
-	scratch.Need(t, "test/run.sh faults", what...)
-}
-
-func TestMain(m *testing.M) {
-	flag.Parse()
-	scratch.Absolute(plugin, loopback)
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { harness.Main(m) }
 
 // errnos are those that the kernel gives when it is out of something or does
 // not let us. EINTR is the one that a program may have to stand by trying again.
@@ -78,12 +67,12 @@ type scene struct {
 	wantCode      uint // the code without a fault; 0 is success
 }
 
-func loUp(ns string) error   { return scratch.SetLo(ns, true) }
-func loDown(ns string) error { return scratch.SetLo(ns, false) }
+func loUp(ns string) error   { return plugintest.SetLo(ns, true) }
+func loDown(ns string) error { return plugintest.SetLo(ns, false) }
 
 // leak puts a veth pair into the namespace: something that breaks isolation.
 func leak(ns string) error {
-	return scratch.With(ns, func(h *netlink.Handle) error {
+	return plugintest.With(ns, func(h *netlink.Handle) error {
 		if _, err := h.LinkByName("leak0"); err == nil {
 			return nil
 		}
@@ -143,7 +132,6 @@ func (c *tally) add(f fault, what string) {
 }
 
 func TestFaults(t *testing.T) {
-	need(t, "strace", *plugin)
 	var mu sync.Mutex
 	results := map[string]*tally{}
 	t.Run("scenes", func(t *testing.T) {
@@ -180,9 +168,9 @@ func runScene(t *testing.T, s scene) *tally {
 	const workers = 2
 	for range workers {
 		// Made here and not on the worker: nstest may end the test.
-		w := &worker{t: t, s: s, c: c, node: scratch.NewNode(t), ns: nstest.New(t).Path, dir: t.TempDir()}
+		w := &worker{t: t, s: s, c: c, node: plugintest.NewNode(t), ns: nstest.New(t).Path, dir: t.TempDir()}
 		var err error
-		if w.host, err = scratch.Look(w.node.Path); err != nil {
+		if w.host, err = plugintest.Look(w.node.Path); err != nil {
 			t.Fatal(err)
 		}
 		wg.Go(func() {
@@ -222,14 +210,14 @@ var callLine = regexp.MustCompile(`^(\d+) +([a-z_0-9]+)\(`)
 // to run, so the union of several runs is taken.
 func trace(t *testing.T, s scene) map[string]int {
 	t.Helper()
-	node, ns := scratch.NewNode(t), nstest.New(t).Path
+	node, ns := plugintest.NewNode(t), nstest.New(t).Path
 	counts := map[string]int{}
 	for i := range 3 {
 		if err := s.prepare(ns); err != nil {
 			t.Fatal(err)
 		}
 		log := filepath.Join(t.TempDir(), fmt.Sprint("log", i))
-		o := node.Run(t, scratch.Call{Plugin: *plugin, Command: s.command, Netns: ns,
+		o := node.Run(t, plugintest.Call{Plugin: harness.Plugin(), Command: s.command, Netns: ns,
 			Wrap: []string{"strace", "-f", "-qq", "-o", log}})
 		if got := code(o); got != s.wantCode {
 			t.Fatalf("without a fault: want code %d, got %d: %s", s.wantCode, got, o)
@@ -261,7 +249,7 @@ func trace(t *testing.T, s scene) map[string]int {
 
 // code is the error code of an outcome, 0 for a success, and no real code for
 // what is neither.
-func code(o scratch.Outcome) uint {
+func code(o plugintest.Outcome) uint {
 	e, err := o.Contract()
 	if err != nil {
 		return 9999
@@ -277,7 +265,7 @@ type worker struct {
 	t       *testing.T
 	s       scene
 	c       *tally
-	node    *scratch.Node
+	node    *plugintest.Node
 	ns, dir string
 	host    []string // how the host looked before anything
 }
@@ -291,13 +279,13 @@ func (w *worker) try(f fault) {
 		bad("prepare: %v", err)
 		return
 	}
-	before, err := scratch.Look(w.ns)
+	before, err := plugintest.Look(w.ns)
 	if err != nil {
 		bad("look: %v", err)
 		return
 	}
 	log := filepath.Join(w.dir, "log")
-	call := scratch.Call{Plugin: *plugin, Command: w.s.command, Netns: w.ns, Timeout: 20 * time.Second}
+	call := plugintest.Call{Plugin: harness.Plugin(), Command: w.s.command, Netns: w.ns, Timeout: 20 * time.Second}
 	faulty := call
 	faulty.Wrap = []string{"strace", "--seccomp-bpf", "-f", "-qq", "-o", log, "-e", "trace=" + f.call, "-e", "inject=" + f.String()}
 	o := w.node.Run(t, faulty)
@@ -308,7 +296,7 @@ func (w *worker) try(f fault) {
 		w.c.mu.Unlock()
 		return
 	}
-	truth := scratch.Isolated(w.ns)
+	truth := plugintest.Isolated(w.ns)
 	e, broken := o.Contract()
 	switch {
 	case broken == nil && e == nil:
@@ -333,7 +321,7 @@ func (w *worker) try(f fault) {
 		w.c.add(f, "code 5, on stderr")
 	case threw(o) && runtimeCalls[f.call]:
 		// The exit status tells the runtime, even where a result was out already.
-		if now, err := scratch.Look(w.ns); err == nil && slices.Equal(now, before) && o.Stdout == "" {
+		if now, err := plugintest.Look(w.ns); err == nil && slices.Equal(now, before) && o.Stdout == "" {
 			w.c.add(f, "runtime threw")
 		} else {
 			w.c.add(f, "runtime threw after the work")
@@ -343,10 +331,10 @@ func (w *worker) try(f fault) {
 		bad("%v: %s", broken, o)
 	}
 
-	if host, err := scratch.Look(w.node.Path); err != nil || !slices.Equal(host, w.host) {
+	if host, err := plugintest.Look(w.node.Path); err != nil || !slices.Equal(host, w.host) {
 		bad("the host was touched (%v):\nbefore %v\nafter  %v", err, w.host, host)
 	}
-	after, err := scratch.Look(w.ns)
+	after, err := plugintest.Look(w.ns)
 	if err != nil {
 		bad("look: %v", err)
 	}
@@ -366,7 +354,7 @@ func (w *worker) try(f fault) {
 		bad("the next call gives %s, want code %d", got, w.s.wantCode)
 	}
 	if w.s.command == "ADD" && w.s.wantCode == 0 {
-		if err := scratch.Isolated(w.ns); err != nil {
+		if err := plugintest.Isolated(w.ns); err != nil {
 			bad("the next ADD did not heal: %v", err)
 		}
 	}
@@ -374,7 +362,7 @@ func (w *worker) try(f fault) {
 
 // threw tells whether the Go runtime gave up: a throw or a crash, and not a
 // panic of the program, which says so.
-func threw(o scratch.Outcome) bool {
+func threw(o plugintest.Outcome) bool {
 	if o.Hung || strings.Contains(o.Stderr, "panic:") {
 		return false
 	}

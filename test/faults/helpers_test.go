@@ -4,13 +4,13 @@ import (
 	"os"
 	"testing"
 
-	"github.com/cni-none/cni-none/test/scratch"
+	"github.com/cni-none/cni-none/test/internal/plugintest"
 )
 
-// look is scratch.Look for a test.
+// look is plugintest.Look for a test.
 func look(t *testing.T, path string) []string {
 	t.Helper()
-	lines, err := scratch.Look(path)
+	lines, err := plugintest.Look(path)
 	if err != nil {
 		t.Fatal(err)
 	}

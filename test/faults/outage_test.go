@@ -6,7 +6,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/cni-none/cni-none/test/scratch"
+	"github.com/cni-none/cni-none/test/internal/harness"
+	"github.com/cni-none/cni-none/test/internal/plugintest"
 )
 
 // Both outages were nodes whose own loopback interface went down, because a
@@ -47,18 +48,17 @@ const init1 = `CNI_COMMAND=DEL CNI_NETNS=/proc/1/ns/net "$1" <"$2"`
 const override = `CNI_COMMAND=DEL CNI_NETNS=/proc/self/ns/net CNI_NETNS_OVERRIDE=1 "$1" <"$2"`
 
 func TestNodeOutages(t *testing.T) {
-	need(t, "unshare", *plugin, *loopback)
 	for _, o := range []struct{ name, script string }{
 		{"kubernetes#100648, plugins#714: a recycled PID", recycled},
 		{"kubernetes#100648: process 1", init1},
 		{"plugins#714: CNI_NETNS_OVERRIDE", override},
 	} {
 		t.Run(o.name, func(t *testing.T) {
-			up, out := replay(t, o.script, *loopback, `{"cniVersion":"1.0.0","name":"cni-loopback","type":"loopback"}`)
+			up, out := replay(t, o.script, harness.Bin("cniplugins/loopback"), `{"cniVersion":"1.0.0","name":"cni-loopback","type":"loopback"}`)
 			if up {
 				t.Errorf("upstream's loopback left the node's lo up, so this is no replay: %s", out)
 			}
-			ours, out := replay(t, o.script, *plugin, scratch.Conf)
+			ours, out := replay(t, o.script, harness.Plugin(), plugintest.Conf)
 			if !ours {
 				t.Errorf("the node's lo is down: %s", out)
 			}
@@ -77,13 +77,13 @@ func updown(up bool) string {
 // replay runs the script as a shell in a new PID namespace on a new node, and
 // tells whether the node's lo is up afterwards. Nothing but lo's state may have
 // changed in it.
-func replay(t *testing.T, script, plugin, conf string) (up bool, out scratch.Outcome) {
+func replay(t *testing.T, script, plugin, conf string) (up bool, out plugintest.Outcome) {
 	t.Helper()
-	node := scratch.NewNode(t)
+	node := plugintest.NewNode(t)
 	before := look(t, node.Path)
 	file := t.TempDir() + "/conf"
 	write(t, file, conf)
-	out = node.Run(t, scratch.Call{
+	out = node.Run(t, plugintest.Call{
 		Plugin: file, // "$2"
 		Wrap:   []string{"unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", script, "sh", plugin},
 	})
@@ -101,14 +101,13 @@ func replay(t *testing.T, script, plugin, conf string) (up bool, out scratch.Out
 // TestHostIsRefused: ADD and CHECK of the plugin's own namespace are refused
 // with code 8, by whatever path it comes, and DEL leaves it alone.
 func TestHostIsRefused(t *testing.T) {
-	need(t, *plugin)
 	for _, command := range []string{"ADD", "CHECK", "DEL"} {
 		for _, via := range []string{"the bind mount", "/proc/self/ns/net", "/proc/thread-self/ns/net"} {
 			t.Run(command+" "+via, func(t *testing.T) {
-				node := scratch.NewNode(t)
+				node := plugintest.NewNode(t)
 				// Down, so that an ADD that brings it up shows.
 				up := command != "ADD"
-				if err := scratch.SetLo(node.Path, up); err != nil {
+				if err := plugintest.SetLo(node.Path, up); err != nil {
 					t.Fatal(err)
 				}
 				before := look(t, node.Path)
@@ -116,7 +115,7 @@ func TestHostIsRefused(t *testing.T) {
 				if via == "the bind mount" {
 					path = node.Path
 				}
-				o := node.Run(t, scratch.Call{Plugin: *plugin, Command: command, Netns: path})
+				o := node.Run(t, plugintest.Call{Plugin: harness.Plugin(), Command: command, Netns: path})
 				want := uint(8)
 				if command == "DEL" {
 					want = 0
@@ -136,10 +135,9 @@ func TestHostIsRefused(t *testing.T) {
 // the machine's must not get the machine's. Process 1 of a PID namespace on the
 // node stands for the machine's.
 func TestProcess1IsRefused(t *testing.T) {
-	need(t, "unshare", *plugin)
 	for _, command := range []string{"ADD", "CHECK", "DEL"} {
 		t.Run(command, func(t *testing.T) {
-			up, out := replay(t, `CNI_COMMAND=`+command+` CNI_NETNS=/proc/1/ns/net unshare --net "$1" <"$2"`, *plugin, scratch.Conf)
+			up, out := replay(t, `CNI_COMMAND=`+command+` CNI_NETNS=/proc/1/ns/net unshare --net "$1" <"$2"`, harness.Plugin(), plugintest.Conf)
 			want := uint(8)
 			if command == "DEL" {
 				want = 0
@@ -156,11 +154,10 @@ func TestProcess1IsRefused(t *testing.T) {
 
 // TestDELKeepsLo: lo stays up under whoever still runs in the namespace.
 func TestDELKeepsLo(t *testing.T) {
-	need(t, *plugin)
-	node, other := scratch.NewNode(t), scratch.NewNode(t)
+	node, other := plugintest.NewNode(t), plugintest.NewNode(t)
 	before := look(t, other.Path)
 	for range 2 {
-		if o := node.Run(t, scratch.Call{Plugin: *plugin, Command: "DEL", Netns: other.Path}); code(o) != 0 {
+		if o := node.Run(t, plugintest.Call{Plugin: harness.Plugin(), Command: "DEL", Netns: other.Path}); code(o) != 0 {
 			t.Errorf("DEL: %s", o)
 		}
 		if after := look(t, other.Path); !slices.Equal(before, after) {

@@ -1,7 +1,6 @@
 package gocni
 
 import (
-	"context"
 	"encoding/json"
 	"net"
 	"os"
@@ -9,10 +8,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
-	"github.com/cni-none/cni-none/internal/machine"
 	"github.com/cni-none/cni-none/internal/nstest"
+	"github.com/cni-none/cni-none/test/internal/harness"
 	cni "github.com/containerd/go-cni"
 )
 
@@ -42,8 +40,9 @@ func install(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	machine.Sh(t, "install -D -m 755 -t /opt/cni/bin bin/cniplugins/*")
-	machine.Sh(t, machine.Block(t, "nerdctl install"))
+	harness.Sh(t, "install -D -m 755 -t /opt/cni/bin bin/cniplugins/*")
+	harness.Sh(t, harness.Block(t, "docs/runtimes.md", "nerdctl install"))
+	harness.ReplacePlugin(t, pluginDir+"/none")
 }
 
 // isDocumented fails the test unless the error is, to the letter, the one that
@@ -53,7 +52,7 @@ func isDocumented(t *testing.T, err error, name string) {
 	if err == nil {
 		t.Fatalf("no error, though docs/runtimes.md shows one in block %q", name)
 	}
-	if want := machine.Block(t, name); err.Error() != want {
+	if want := harness.Block(t, "docs/runtimes.md", name); err.Error() != want {
 		t.Errorf("error, and what docs/runtimes.md shows in block %q:\n%v\n%s", name, err, want)
 	}
 }
@@ -68,12 +67,6 @@ func load(t *testing.T, opts ...cni.Opt) cni.CNI {
 		t.Fatal(err)
 	}
 	return c
-}
-
-func patience(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
-	t.Cleanup(cancel)
-	return ctx
 }
 
 // look lists the interfaces, addresses (without link-local ones) and routes
@@ -145,12 +138,12 @@ func hasNoCache(t *testing.T) {
 // the first ADD, and DEL without a namespace at the end.
 func TestLifecycle(t *testing.T) {
 	install(t)
-	if a, b := read(t, shipped), read(t, installed); a != b {
+	if a, b := harness.Read(t, shipped), harness.Read(t, installed); a != b {
 		t.Fatal("docs/runtimes.md installs something else than the shipped conflist")
 	}
 	for name, opt := range map[string]cni.Opt{"by file": cni.WithConfListFile(installed), "by directory": cni.WithDefaultConf} {
 		t.Run(name, func(t *testing.T) {
-			ns, ctx := nstest.New(t), patience(t)
+			ns, ctx := nstest.New(t), harness.Context(t)
 			c := load(t, opt)
 			if err := c.Status(); err != nil {
 				t.Errorf("status: %v", err)
@@ -206,7 +199,7 @@ func TestLifecycle(t *testing.T) {
 // asks; nerdctl and containerd do not.
 func TestCheck(t *testing.T) {
 	install(t)
-	ns, ctx := nstest.New(t), patience(t)
+	ns, ctx := nstest.New(t), harness.Context(t)
 	airgap := load(t, cni.WithConfListFile(installed))
 	if _, err := airgap.Setup(ctx, identifier, ns.Path); err != nil {
 		t.Fatal(err)
@@ -231,12 +224,12 @@ func TestCheck(t *testing.T) {
 // --network b does.
 func TestTwoNetworks(t *testing.T) {
 	install(t)
-	shared := strings.Replace(read(t, shipped), `"type": "none",`, `"type": "none", "exclusive": false,`, 1)
+	shared := strings.Replace(harness.Read(t, shipped), `"type": "none",`, `"type": "none", "exclusive": false,`, 1)
 	airgap, both := cni.WithConfListFile(installed), cni.WithConfListBytes([]byte(shared))
 	ordinary := cni.WithConfListBytes([]byte(secondNetwork))
 
 	t.Run("exclusive, ordinary first", func(t *testing.T) {
-		ns, ctx := nstest.New(t), patience(t)
+		ns, ctx := nstest.New(t), harness.Context(t)
 		c := load(t, ordinary, airgap)
 		_, err := c.SetupSerially(ctx, identifier, ns.Path)
 		isDocumented(t, err, "go-cni: two networks")
@@ -248,7 +241,7 @@ func TestTwoNetworks(t *testing.T) {
 		// Either may come first. The one that loses sees the other at ADD, or
 		// CHECK sees both: never nobody.
 		for range 5 {
-			ns, ctx := nstest.New(t), patience(t)
+			ns, ctx := nstest.New(t), harness.Context(t)
 			c := load(t, airgap, ordinary)
 			_, err := c.Setup(ctx, identifier, ns.Path)
 			if err == nil {
@@ -264,7 +257,7 @@ func TestTwoNetworks(t *testing.T) {
 	})
 	t.Run("shared, at once", func(t *testing.T) {
 		for range 5 {
-			ns, ctx := nstest.New(t), patience(t)
+			ns, ctx := nstest.New(t), harness.Context(t)
 			c := load(t, both, ordinary)
 			result, err := c.Setup(ctx, identifier, ns.Path)
 			if err != nil {
@@ -288,7 +281,7 @@ func TestTwoNetworks(t *testing.T) {
 	t.Run("with upstream's loopback, at once", func(t *testing.T) {
 		// What containerd's CRI does.
 		for range 5 {
-			ns, ctx := nstest.New(t), patience(t)
+			ns, ctx := nstest.New(t), harness.Context(t)
 			c := load(t, cni.WithLoNetwork, airgap)
 			if _, err := c.Setup(ctx, identifier, ns.Path); err != nil {
 				t.Fatal(err)
@@ -315,7 +308,7 @@ func TestRefused(t *testing.T) {
 	}
 	for name, opt := range tests {
 		t.Run(name, func(t *testing.T) {
-			ns, ctx := nstest.New(t), patience(t)
+			ns, ctx := nstest.New(t), harness.Context(t)
 			c := load(t, cni.WithConfListFile(installed))
 			_, err := c.Setup(ctx, identifier, ns.Path, opt)
 			isDocumented(t, err, name)
@@ -329,7 +322,7 @@ func TestRefused(t *testing.T) {
 	}
 	t.Run("nothing asked for", func(t *testing.T) {
 		// nerdctl passes these whether or not anybody asked for a port.
-		ns, ctx := nstest.New(t), patience(t)
+		ns, ctx := nstest.New(t), harness.Context(t)
 		c := load(t, cni.WithConfListFile(installed))
 		_, err := c.Setup(ctx, identifier, ns.Path, cni.WithCapabilityPortMap(nil), cni.WithArgs("IgnoreUnknown", "1"), cni.WithArgs("NERDCTL_CNI_DHCP_HOSTNAME", "box"))
 		if err != nil {
@@ -349,14 +342,14 @@ func TestBroken(t *testing.T) {
 		if err := os.Remove(pluginDir + "/none"); err != nil {
 			t.Fatal(err)
 		}
-		_, err := load(t, cni.WithConfListFile(installed)).Setup(patience(t), identifier, nstest.New(t).Path)
+		_, err := load(t, cni.WithConfListFile(installed)).Setup(harness.Context(t), identifier, nstest.New(t).Path)
 		isDocumented(t, err, "go-cni: no plugin")
 	})
 	t.Run("go-cni: cniVersion too new", func(t *testing.T) {
 		install(t)
-		text := strings.ReplaceAll(read(t, installed), `"cniVersions": ["0.4.0", "1.0.0", "1.1.0"],`, "")
+		text := strings.ReplaceAll(harness.Read(t, installed), `"cniVersions": ["0.4.0", "1.0.0", "1.1.0"],`, "")
 		text = strings.ReplaceAll(text, "1.0.0", "1.2.0")
-		_, err := load(t, cni.WithConfListBytes([]byte(text))).Setup(patience(t), identifier, nstest.New(t).Path)
+		_, err := load(t, cni.WithConfListBytes([]byte(text))).Setup(harness.Context(t), identifier, nstest.New(t).Path)
 		isDocumented(t, err, "go-cni: cniVersion too new")
 	})
 	t.Run("go-cni: conf instead of conflist", func(t *testing.T) {
@@ -381,19 +374,10 @@ func TestLabel(t *testing.T) {
 		ID     *string           `json:"nerdctlID"`
 		Labels map[string]string `json:"nerdctlLabels"`
 	}
-	if err := json.Unmarshal([]byte(read(t, shipped)), &conf); err != nil {
+	if err := json.Unmarshal([]byte(harness.Read(t, shipped)), &conf); err != nil {
 		t.Fatal(err)
 	}
 	if conf.Name != "airgap" || conf.ID != nil || conf.Labels["nerdctl/default-network"] != "true" {
 		t.Errorf("%s: %+v, want airgap with the label and without an ID", shipped, conf)
 	}
-}
-
-func read(t *testing.T, path string) string {
-	t.Helper()
-	data, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(data)
 }

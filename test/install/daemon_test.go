@@ -5,11 +5,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/cni-none/cni-none/test/internal/cluster"
+	"github.com/cni-none/cni-none/test/internal/harness"
 )
 
 // TestDaemon runs what the DaemonSet runs, beside a real API server and with
@@ -17,57 +18,28 @@ import (
 // state. The node's root is elsewhere for it, as in its container.
 func TestDaemon(t *testing.T) {
 	t.Parallel()
-	kube := filepath.Join(bin, "kubernetes134")
-	for _, p := range []string{filepath.Join(kube, "kube-apiserver"), filepath.Join(kube, "kubectl"), "/usr/bin/etcd", "/usr/bin/openssl"} {
-		if _, err := os.Stat(p); err != nil {
-			need(t, "%v: test/run.sh install puts it there", err)
-		}
-	}
 	n := newNode(t, "2.4", kubeadm(t, "2.4"))
 	n.start()
 	n.loadImage()
 	before := n.files()
 
-	// The API server: everything on the node's own loopback interface.
-	n.write("/run/tokens.csv", "admin,admin,1,system:masters\ninstaller,system:serviceaccount:cni-none:none-install,2,\"system:serviceaccounts,system:authenticated\"\n", 0o600)
-	n.run("openssl", "genrsa", "-out", "/run/sa.key", "2048")
-	n.spawn("etcd", "--data-dir", "/run/etcd")
-	n.spawn(filepath.Join(kube, "kube-apiserver"), "--etcd-servers", "http://127.0.0.1:2379", "--bind-address", "127.0.0.1", "--advertise-address", "127.0.0.1",
-		"--secure-port", "6443", "--cert-dir", "/run/certs", "--token-auth-file", "/run/tokens.csv", "--authorization-mode", "RBAC", "--allow-privileged",
-		"--service-cluster-ip-range", "10.96.0.0/16", "--service-account-issuer", "https://kubernetes.default.svc",
-		"--service-account-key-file", "/run/sa.key", "--service-account-signing-key-file", "/run/sa.key", "--endpoint-reconciler-type", "none")
-	kubectl := func(args ...string) (string, error) {
-		cmd := n.command(append([]string{filepath.Join(kube, "kubectl"), "--server", "https://127.0.0.1:6443", "--certificate-authority", "/run/certs/apiserver.crt", "--token", "admin"}, args...)...)
-		out, err := cmd.CombinedOutput()
-		return string(out), err
-	}
-	must := func(args ...string) string {
-		t.Helper()
-		out, err := kubectl(args...)
-		if err != nil {
-			t.Fatalf("kubectl %s: %v\n%s", strings.Join(args, " "), err, out)
-		}
-		return out
-	}
-	eventually(t, "the API server is ready", func() error {
-		out, err := kubectl("get", "--raw", "/readyz")
-		if err != nil {
-			return fmt.Errorf("%w: %s", err, out)
-		}
-		return nil
+	// The API server is the node's own, on its loopback interface.
+	c := cluster.Start(t, cluster.Config{
+		Version: "134", Machine: n.Machine,
+		Tokens: "installer,system:serviceaccount:cni-none:none-install,2,\"system:serviceaccounts,system:authenticated\"\n",
 	})
 	n.write("/run/node.yaml", "apiVersion: v1\nkind: Node\nmetadata: {name: here}\n", 0o644)
-	must("create", "-f", "/run/node.yaml")
+	c.MustKubectl(t, "create", "-f", "/run/node.yaml")
 	for _, dir := range []string{"base", "restart", "remove"} {
-		must("apply", "-k", mustAbs("../../deploy/install/"+dir))
+		c.MustKubectl(t, "apply", "-k", harness.Repo("deploy/install", dir))
 	}
-	if out := must("-n", "cni-none", "get", "daemonset", "none-install", "-o", "jsonpath={.spec.template.spec.containers[0].args}"); !strings.Contains(out, "--remove") {
+	if out := c.MustKubectl(t, "-n", "cni-none", "get", "daemonset", "none-install", "-o", "jsonpath={.spec.template.spec.containers[0].args}"); !strings.Contains(out, "--remove") {
 		t.Errorf("the overlay's argument is not there: %s", out)
 	}
 	// What the program gets from its service account.
 	n.write("/run/account/token", "installer", 0o600)
-	n.write("/run/account/ca.crt", n.read("/run/certs/apiserver.crt"), 0o644)
-	if out, err := n.command(filepath.Join(kube, "kubectl"), "--server", "https://127.0.0.1:6443", "--certificate-authority", "/run/certs/apiserver.crt", "--token", "installer", "get", "nodes").CombinedOutput(); err == nil {
+	n.write("/run/account/ca.crt", n.read(c.Dir+"/pki/apiserver.crt"), 0o644)
+	if out, err := c.Kubectl("--token=installer", "get", "nodes"); err == nil {
 		t.Errorf("the installer may read nodes:\n%s", out)
 	}
 	n.run("mkdir", "/run/host")
@@ -81,7 +53,7 @@ func TestDaemon(t *testing.T) {
 				Conditions []struct{ Type, Status, Reason, Message string }
 			}
 		}
-		if err := json.Unmarshal([]byte(must("get", "node", "here", "-o", "json")), &node); err != nil {
+		if err := json.Unmarshal([]byte(c.MustKubectl(t, "get", "node", "here", "-o", "json")), &node); err != nil {
 			t.Fatal(err)
 		}
 		for _, c := range node.Status.Conditions {
@@ -93,7 +65,7 @@ func TestDaemon(t *testing.T) {
 	}
 	wait := func(label, reason string) {
 		t.Helper()
-		eventually(t, "the node says "+reason, func() error {
+		harness.Eventually(t, "the node says "+reason, func() error {
 			if l, r, m := state(); l != label || r != reason {
 				return fmt.Errorf("the label is %q, the condition %s: %s", l, r, m)
 			}
@@ -123,7 +95,7 @@ func TestDaemon(t *testing.T) {
 
 	stop := run()
 	wait("", "False PendingRestart")
-	n.start() // somebody restarts containerd
+	n.start() // containerd is restarted
 	wait("true", "True Ready")
 	p := n.mustPod("airgap", true)
 	if got := n.links(p); !slices.Equal(got, []string{"lo"}) {
@@ -131,8 +103,7 @@ func TestDaemon(t *testing.T) {
 	}
 
 	// The label's history: it goes off when the plugin is gone, and comes back.
-	watch := n.command(filepath.Join(kube, "kubectl"), "--server", "https://127.0.0.1:6443", "--certificate-authority", "/run/certs/apiserver.crt", "--token", "admin",
-		"get", "node", "here", "--watch", "-o", `jsonpath={.metadata.labels.cni-none\.dev/ready}{"\n"}`)
+	watch := c.Command(c.Program("kubectl"), "get", "node", "here", "--watch", "-o", `jsonpath={.metadata.labels.cni-none\.dev/ready}{"\n"}`)
 	history, err := os.Create(n.path("/run/history"))
 	if err != nil {
 		t.Fatal(err)
@@ -143,7 +114,7 @@ func TestDaemon(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { watch.Process.Kill(); watch.Wait() }()
-	eventually(t, "the watch has begun", func() error {
+	harness.Eventually(t, "the watch has begun", func() error {
 		if !strings.Contains(n.read("/run/history"), "true") {
 			return fmt.Errorf("it says nothing")
 		}
@@ -152,7 +123,7 @@ func TestDaemon(t *testing.T) {
 	if err := os.Remove(n.path("/opt/cni/bin/none")); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the label goes off and comes back", func() error {
+	harness.Eventually(t, "the label goes off and comes back", func() error {
 		if h := n.read("/run/history"); !strings.Contains(h, "true\n\n") || !strings.HasSuffix(h, "\ntrue\n") {
 			return fmt.Errorf("its history is %q", h)
 		}
@@ -175,27 +146,4 @@ func TestDaemon(t *testing.T) {
 	wait("", "False NotInstalled")
 	stop()
 	n.sameFiles(before, "after --remove")
-}
-
-// spawn starts a program on the node that runs until the node ends.
-func (n *node) spawn(args ...string) {
-	n.Helper()
-	name := filepath.Base(args[0])
-	log, err := os.Create(n.path("/run/" + name + ".log"))
-	if err != nil {
-		n.Fatal(err)
-	}
-	defer log.Close()
-	cmd := n.command(args...)
-	cmd.Stdout, cmd.Stderr = log, log
-	if err := cmd.Start(); err != nil {
-		n.Fatal(err)
-	}
-	go cmd.Wait()
-	n.Cleanup(func() {
-		if n.Failed() {
-			out, _ := exec.Command("tail", "-n", "5", n.path("/run/"+name+".log")).Output()
-			n.Logf("the end of %s's log:\n%s", name, out)
-		}
-	})
 }

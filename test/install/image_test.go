@@ -5,15 +5,17 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/cni-none/cni-none/test/internal/harness"
 )
 
 // TestImage runs the release's image, where there is one (release/build.sh), on
 // containerd: it is one that a runtime takes, and needs nothing else in it.
 func TestImage(t *testing.T) {
 	t.Parallel()
-	data, err := os.ReadFile(filepath.Join(bin, "../dist/none-install-image.oci.tar"))
+	data, err := os.ReadFile(harness.Repo("dist/none-install-image.oci.tar"))
 	if err != nil {
-		need(t, "release/build.sh has not been run: %v", err)
+		harness.Skip(t, "release/build.sh has not been run: %v", err)
 	}
 	t.Cleanup(func() { // the control group that containerd makes for its namespace
 		groups, _ := filepath.Glob("/sys/fs/cgroup/*/cn-install")

@@ -13,6 +13,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/cni-none/cni-none/test/internal/harness"
 )
 
 // operations are the system calls through which none-install changes files. A
@@ -146,7 +148,7 @@ func (n *node) starts(when string) {
 		n.Fatal(err)
 	}
 	defer conn.Close()
-	eventually(n, when+": containerd starts", func() error {
+	harness.Eventually(n, when+": containerd starts", func() error {
 		select {
 		case err := <-ended:
 			ended <- err

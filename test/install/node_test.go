@@ -6,187 +6,67 @@
 package install
 
 import (
-	"archive/tar"
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
-	"github.com/cni-none/cni-none/pkg/loopback"
 	"golang.org/x/sys/unix"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/cni-none/cni-none/pkg/loopback"
+	"github.com/cni-none/cni-none/test/internal/containerd"
+	"github.com/cni-none/cni-none/test/internal/harness"
+	"github.com/cni-none/cni-none/test/internal/image"
+	"github.com/cni-none/cni-none/test/internal/machine"
 )
 
 const (
-	socket   = "/run/containerd/containerd.sock"
-	mainFile = "/etc/containerd/config.toml"
+	mainFile = containerd.ConfigFile
 	restart  = "/opt/test/restart"
 )
 
 var (
-	bin      = mustAbs("../../bin")
-	program  = filepath.Join(bin, "none-install")
-	runtimes = map[string]string{
-		"1.6": "/usr/bin",
-		"1.7": filepath.Join(bin, "containerd17"),
-		"2.4": filepath.Join(bin, "containerd24"),
-	}
+	program  = harness.Bin("none-install")
+	runtimes = containerd.Dirs
 )
 
-func mustAbs(p string) string {
-	p, err := filepath.Abs(p)
-	if err != nil {
-		panic(err)
-	}
-	return p
-}
-
-func TestMain(m *testing.M) {
-	if dir := os.Getenv("CN_NODE_INIT"); dir != "" {
-		nodeInit(dir)
-	}
-	os.Exit(m.Run())
-}
-
-// nodeInit is process 1 of a node: it gives the node its directories, says so,
-// and reaps what is orphaned.
-func nodeInit(dir string) {
-	err := func() error {
-		if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-			return err
-		}
-		if err := unix.Mount("proc", "/proc", "proc", 0, ""); err != nil {
-			return fmt.Errorf("mount /proc: %w", err)
-		}
-		// In memory: none-install, containerd and its database sync all they write.
-		if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "mode=755"); err != nil {
-			return err
-		}
-		for _, d := range []string{"/etc", "/opt", "/var/lib"} {
-			upper, work := filepath.Join(dir, "upper"+d), filepath.Join(dir, "work"+d)
-			if err := errors.Join(os.MkdirAll(upper, 0o755), os.MkdirAll(work, 0o755)); err != nil {
-				return err
-			}
-			if err := unix.Mount("overlay", d, "overlay", 0, fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", d, upper, work)); err != nil {
-				return fmt.Errorf("overlay on %s: %w", d, err)
-			}
-		}
-		if err := unix.Mount("tmpfs", "/run", "tmpfs", 0, "mode=755"); err != nil {
-			return err
-		}
-		// Containers' root file systems are overlays themselves, and those do not
-		// stack on an overlay: containerd's data lies beside them.
-		if err := errors.Join(os.MkdirAll("/var/lib/containerd", 0o755), os.MkdirAll(filepath.Join(dir, "containerd"), 0o755)); err != nil {
-			return err
-		}
-		return unix.Mount(filepath.Join(dir, "containerd"), "/var/lib/containerd", "", unix.MS_BIND, "")
-	}()
-	if err != nil {
-		fmt.Println("failed:", err)
-		os.Exit(1)
-	}
-	// A test that is killed cleans nothing up: its end of this pipe closes then,
-	// and process 1 takes the node along.
-	go func() {
-		io.Copy(io.Discard, os.Stdin)
-		os.Exit(0)
-	}()
-	fmt.Println("ready")
-	os.Stdout.Close()
-	for {
-		if _, err := unix.Wait4(-1, nil, 0, nil); err == unix.ECHILD {
-			time.Sleep(50 * time.Millisecond)
-		}
-	}
-}
+func TestMain(m *testing.M) { machine.Main(m, machine.Config{Several: true}) }
 
 // node is one node, with one version of containerd.
 type node struct {
 	testing.TB
-	dir     string
-	init    int
+	*machine.Machine
 	version string
-	client  cri.RuntimeServiceClient
-	images  cri.ImageServiceClient
+	client  *containerd.CRI
 	mu      sync.Mutex
 	pods    []string // that run
 	all     []string // that ever did
-}
-
-// need skips, or fails where everything ought to be there (CI).
-func need(tb testing.TB, format string, args ...any) {
-	tb.Helper()
-	if os.Getenv("CI") != "" {
-		tb.Fatalf(format, args...)
-	}
-	tb.Skipf(format, args...)
 }
 
 // newNode makes a node whose containerd is not running yet. config is its
 // /etc/containerd/config.toml; "" for none.
 func newNode(tb testing.TB, version, config string) *node {
 	tb.Helper()
-	if os.Geteuid() != 0 {
-		need(tb, "needs root for namespaces and containerd")
-	}
-	for _, p := range []string{program, filepath.Join(bin, "none"), filepath.Join(bin, "cniplugins/bridge"), filepath.Join(runtimes[version], "containerd"), "/usr/sbin/runc", "/bin/busybox"} {
-		if _, err := os.Stat(p); err != nil {
-			need(tb, "%v: test/run.sh install puts it there", err)
-		}
-	}
-	dir, err := os.MkdirTemp("/tmp", "cn-")
-	if err != nil {
-		tb.Fatal(err)
-	}
-	n := &node{TB: tb, dir: dir, version: version}
-	tb.Cleanup(func() {
-		if err := os.RemoveAll(dir); err != nil {
-			tb.Errorf("remove the node's directory: %v", err)
-		}
-	})
-	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = append(os.Environ(), "CN_NODE_INIT="+dir)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET, Setsid: true}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		tb.Fatal(err)
-	}
-	if _, err := cmd.StdinPipe(); err != nil {
-		tb.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		need(tb, "make a node's namespaces: %v", err)
-	}
-	n.init = cmd.Process.Pid
+	n := &node{TB: tb, Machine: machine.New(tb), version: version}
 	tb.Cleanup(func() {
 		if tb.Failed() {
-			if log, err := os.ReadFile(n.path("/run/containerd.log")); err == nil {
-				lines := strings.Split(string(log), "\n")
-				tb.Logf("the end of containerd's log:\n%s", strings.Join(lines[max(0, len(lines)-25):], "\n"))
-			}
+			tb.Logf("the end of containerd's log:\n%s", harness.Tail(n.path("/run/containerd.log"), 25))
 		}
 		n.removePods()
-		cmd.Process.Kill() // process 1 takes everything in its PID namespace along
-		cmd.Wait()
 		// Control groups are the one thing that does not end with the namespaces.
 		for _, id := range n.all {
 			for _, pattern := range []string{"/sys/fs/cgroup/*" + id, "/sys/fs/cgroup/*/*" + id, "/sys/fs/cgroup/*/*/*" + id} {
@@ -197,22 +77,12 @@ func newNode(tb testing.TB, version, config string) *node {
 			}
 		}
 	})
-	said, _ := io.ReadAll(out)
-	if string(said) != "ready\n" {
-		tb.Fatalf("the node did not come up: %s", said)
-	}
-	n.run("ip", "link", "set", "lo", "up")
 	for _, p := range []string{"bridge", "host-local", "loopback"} {
-		data, err := os.ReadFile(filepath.Join(bin, "cniplugins", p))
-		if err != nil {
-			tb.Fatal(err)
-		}
-		n.write("/opt/cni/bin/"+p, string(data), 0o755)
+		harness.Copy(tb, harness.Bin("cniplugins", p), n.path("/opt/cni/bin/"+p), 0o755)
 	}
 	n.write("/etc/cni/net.d/10-bridge.conflist", bridgeConf, 0o644)
 	n.write(restart, fmt.Sprintf(restartScript, runtimes[version]), 0o755)
 	n.write("/opt/test/runc", runcWrapper, 0o755)
-	os.RemoveAll(n.path("/etc/containerd"))
 	os.MkdirAll(n.path("/etc/containerd"), 0o755)
 	if config != "" {
 		n.write(mainFile, config, 0o644)
@@ -251,33 +121,22 @@ exec /usr/sbin/runc "$@"
 `
 
 // path is where the test finds a file of the node's.
-func (n *node) path(p string) string { return fmt.Sprintf("/proc/%d/root%s", n.init, p) }
+func (n *node) path(p string) string { return n.Path(p) }
 
 func (n *node) write(path, text string, mode fs.FileMode) {
 	n.Helper()
-	if err := os.MkdirAll(filepath.Dir(n.path(path)), 0o755); err != nil {
-		n.Fatal(err)
-	}
-	if err := os.WriteFile(n.path(path), []byte(text), mode); err != nil {
-		n.Fatal(err)
-	}
+	n.Write(n, path, text, mode)
 }
 
 func (n *node) read(path string) string {
 	n.Helper()
-	data, err := os.ReadFile(n.path(path))
-	if err != nil {
-		n.Fatal(err)
-	}
-	return string(data)
+	return n.Read(n, path)
 }
 
-// command runs in all of the node's namespaces. nsenter forks to enter the PID
-// namespace; what it forks ends with it.
+// command runs on the node, with the programs of its containerd.
 func (n *node) command(args ...string) *exec.Cmd {
-	cmd := exec.Command("nsenter", append([]string{"-t", strconv.Itoa(n.init), "-m", "-n", "-p", "--", "setpriv", "--pdeathsig", "KILL", "--"}, args...)...)
-	cmd.WaitDelay = 10 * time.Second
-	cmd.Env = append(os.Environ(), "PATH="+runtimes[n.version]+":"+os.Getenv("PATH"))
+	cmd := n.Command(args...)
+	cmd.Env = append(cmd.Env, "PATH="+runtimes[n.version]+":"+os.Getenv("PATH"))
 	return cmd
 }
 
@@ -318,95 +177,26 @@ func (n *node) start() {
 	n.Helper()
 	n.run(restart)
 	if n.client == nil {
-		conn, err := grpc.NewClient("unix://"+n.path(socket), grpc.WithTransportCredentials(insecure.NewCredentials()))
-		if err != nil {
-			n.Fatal(err)
-		}
-		n.Cleanup(func() { conn.Close() })
+		n.client = containerd.Dial(n, n.path(containerd.Socket))
 		// Registered after the node's own cleanup, so it runs first; pods are removed
 		// while the connection is there.
 		n.Cleanup(n.removePods)
-		n.client, n.images = cri.NewRuntimeServiceClient(conn), cri.NewImageServiceClient(conn)
 	}
 	n.waitReady()
 }
 
 func (n *node) waitReady() {
 	n.Helper()
-	eventually(n, "containerd serves CRI", func() error {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-		defer cancel()
-		st, err := n.client.Status(ctx, &cri.StatusRequest{}, grpc.WaitForReady(true))
-		if err != nil {
-			return err
-		}
-		for _, c := range st.Status.Conditions {
-			if (c.Type == cri.RuntimeReady || c.Type == cri.NetworkReady) && !c.Status {
-				return fmt.Errorf("%s is false: %s", c.Type, c.Message)
-			}
-		}
-		return nil
-	})
+	n.client.WaitReady(n, cri.RuntimeReady, cri.NetworkReady)
 }
 
-// pauses are the names under which configs ask for a sandbox's image.
-var pauses = []string{"registry.k8s.io/pause:3.6", "registry.k8s.io/pause:3.8", "registry.k8s.io/pause:3.9", "registry.k8s.io/pause:3.10", "registry.k8s.io/pause:3.10.2", "localhost/cni-none/pause:1"}
-
+// loadImage gives the node the image of sandboxes, under the names that the
+// platforms' configs have for it.
 func (n *node) loadImage() {
 	n.Helper()
-	n.write("/var/lib/containerd/pause.tar", string(pauseImage(n)), 0o644)
+	harness.Copy(n, image.Archive(n, image.Busybox(n, image.Pauses...)), n.path("/var/lib/containerd/pause.tar"), 0o644)
 	n.run("ctr", "-n", "k8s.io", "images", "import", "/var/lib/containerd/pause.tar")
-	// CRI learns of an image through an event, some time after the import.
-	eventually(n, "CRI knows the image", func() error {
-		list, err := n.images.ListImages(context.Background(), &cri.ListImagesRequest{})
-		if err != nil {
-			return err
-		}
-		known := 0
-		for _, i := range list.Images {
-			known += len(i.RepoTags)
-		}
-		if known < len(pauses) {
-			return fmt.Errorf("it knows %d of %d names", known, len(pauses))
-		}
-		return nil
-	})
-}
-
-// pauseImage is a docker archive of one layer with busybox in it.
-func pauseImage(tb testing.TB) []byte {
-	busybox, err := os.ReadFile("/bin/busybox")
-	if err != nil {
-		tb.Fatal(err)
-	}
-	type file struct {
-		name string
-		mode int64
-		data []byte
-	}
-	pack := func(files ...file) []byte {
-		var b bytes.Buffer
-		w := tar.NewWriter(&b)
-		for _, f := range files {
-			h := &tar.Header{Name: f.name, Mode: f.mode, Size: int64(len(f.data)), Typeflag: tar.TypeReg}
-			if strings.HasSuffix(f.name, "/") {
-				h.Typeflag = tar.TypeDir
-			}
-			if err := errors.Join(w.WriteHeader(h), func() error { _, err := w.Write(f.data); return err }()); err != nil {
-				tb.Fatal(err)
-			}
-		}
-		w.Close()
-		return b.Bytes()
-	}
-	layer := pack(file{"bin/", 0o755, nil}, file{"bin/busybox", 0o755, busybox})
-	config, _ := json.Marshal(map[string]any{
-		"architecture": "amd64", "os": "linux",
-		"config": map[string]any{"Entrypoint": []string{"/bin/busybox", "sleep", "86400"}},
-		"rootfs": map[string]any{"type": "layers", "diff_ids": []string{"sha256:" + sum(layer)}},
-	})
-	manifest, _ := json.Marshal([]any{map[string]any{"Config": "config.json", "RepoTags": pauses, "Layers": []string{"layer.tar"}}})
-	return pack(file{"config.json", 0o644, config}, file{"layer.tar", 0o644, layer}, file{"manifest.json", 0o644, manifest})
+	n.client.WaitImages(n, image.Pauses...)
 }
 
 func sum(data []byte) string {
@@ -568,22 +358,5 @@ func (n *node) sameFiles(before map[string]string, when string) {
 		if before[k] == "" {
 			n.Errorf("%s: %s is there and was not", when, k)
 		}
-	}
-}
-
-// eventually polls until f is content. The deadline is generous: it is there to
-// end, not to measure.
-func eventually(tb testing.TB, what string, f func() error) {
-	tb.Helper()
-	deadline := time.Now().Add(2 * time.Minute)
-	for {
-		err := f()
-		if err == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			tb.Fatalf("%s: %v", what, err)
-		}
-		time.Sleep(200 * time.Millisecond)
 	}
 }

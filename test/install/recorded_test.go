@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/pelletier/go-toml/v2"
+
+	"github.com/cni-none/cni-none/test/internal/harness"
 )
 
 // TestRecorded compares what the unit tests of none-install plan from with what
@@ -28,7 +30,7 @@ func TestRecorded(t *testing.T) {
 			t.Fatal(err)
 		}
 		files["dump.toml"] = string(dump)
-		dir := filepath.Join(mustAbs("../../cmd/none-install/containerd/testdata"), p.name+"-"+version)
+		dir := harness.Repo("cmd/none-install/containerd/testdata", p.name+"-"+version)
 		for path, text := range files {
 			path = filepath.Join(dir, path)
 			if os.Getenv("CN_RECORD") != "" {

@@ -8,6 +8,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/cni-none/cni-none/test/internal/harness"
+	"github.com/cni-none/cni-none/test/internal/machine"
 )
 
 // systemctl stands for systemd's: it restarts the unit that the node's containerd
@@ -50,16 +53,16 @@ func newServiceNode(t *testing.T) *node {
 	if _, err := os.Stat(top); err != nil {
 		top = "/sys/fs/cgroup"
 	}
-	group := filepath.Join(top, filepath.Base(n.dir), "engine.service")
+	group := filepath.Join(top, machine.Cgroup(), fmt.Sprint(podNumber.Add(1)), "engine.service")
 	if err := os.MkdirAll(group, 0o755); err != nil {
-		need(t, "make a control group: %v", err)
+		harness.Skip(t, "make a control group: %v", err)
 	}
 	t.Cleanup(func() { // runs before the node ends: its processes are moved out
 		procs, _ := os.ReadFile(filepath.Join(group, "cgroup.procs"))
 		for pid := range strings.FieldsSeq(string(procs)) {
 			_ = os.WriteFile(filepath.Join(top, "cgroup.procs"), []byte(pid), 0)
 		}
-		eventually(t, "the control group is removed", func() error {
+		harness.Eventually(t, "the control group is removed", func() error {
 			return errors.Join(os.Remove(group), os.Remove(filepath.Dir(group)))
 		})
 	})

@@ -15,6 +15,7 @@ import (
 	"github.com/containernetworking/cni/libcni"
 
 	"github.com/cni-none/cni-none/internal/nstest"
+	"github.com/cni-none/cni-none/test/internal/harness"
 	"github.com/cni-none/cni-none/test/isolation/spec"
 )
 
@@ -146,7 +147,7 @@ func (c container) command(w *world) []string {
 	if !c.gvisor {
 		return []string{"runc", "--root", filepath.Join(w.dir, "runc")}
 	}
-	return []string{*runsc, "--root", filepath.Join(w.dir, "runsc"), "--platform=systrap", "--net-raw", "--overlay2=none"}
+	return []string{harness.Bin("gvisor/runsc"), "--root", filepath.Join(w.dir, "runsc"), "--platform=systrap", "--net-raw", "--overlay2=none"}
 }
 
 // run starts the container, waits for it and returns what it printed.

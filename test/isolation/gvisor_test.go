@@ -1,22 +1,17 @@
 package isolation
 
 import (
-	"flag"
 	"fmt"
 	"strings"
 	"testing"
 
 	"github.com/cni-none/cni-none/test/isolation/spec"
-	"github.com/cni-none/cni-none/test/scratch"
 )
-
-var runsc = flag.String("runsc", "../../bin/gvisor/runsc", "gVisor's runtime")
 
 // TestGVisor attacks from inside gVisor. A probe that gVisor gets through with on
 // a bridge has that as its control; what gVisor does not let through anywhere has
 // the control that runc has: the way out is there, and gVisor's kernel closes it.
 func TestGVisor(t *testing.T) {
-	scratch.Need(t, "make test-gvisor", "runc", "unshare", "/bin/busybox", *runsc, *plugin, *cniplugins+"/bridge", *cniplugins+"/host-local")
 	w := newWorld(t)
 	t.Run("probes", func(t *testing.T) { testGVisorProbes(t, w) })
 	t.Run("families", func(t *testing.T) { testGVisorFamilies(t, w) })

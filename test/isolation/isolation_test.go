@@ -20,21 +20,14 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/vishvananda/netlink"
 
+	"github.com/cni-none/cni-none/test/internal/harness"
+	"github.com/cni-none/cni-none/test/internal/plugintest"
 	"github.com/cni-none/cni-none/test/isolation/spec"
-	"github.com/cni-none/cni-none/test/scratch"
 )
 
-var (
-	plugin     = flag.String("plugin", "../../bin/none", "the plugin to test")
-	cniplugins = flag.String("cniplugins", "../../bin/cniplugins", "the folder with upstream's bridge and host-local")
-	update     = flag.Bool("update", false, "write the table into docs/security.md")
-)
+var update = flag.Bool("update", false, "write the tables into docs/")
 
-func TestMain(m *testing.M) {
-	flag.Parse()
-	scratch.Absolute(plugin, cniplugins, runsc)
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { harness.Main(m) }
 
 // A control is the container that a probe has to get through from.
 const (
@@ -100,7 +93,6 @@ func (w *world) rows() []row {
 }
 
 func TestIsolation(t *testing.T) {
-	scratch.Need(t, "test/run.sh isolation", "runc", "unshare", "/bin/busybox", *plugin, *cniplugins+"/bridge", *cniplugins+"/host-local")
 	w := newWorld(t)
 	t.Run("probes", func(t *testing.T) { testProbes(t, w) })
 	t.Run("loopback works", func(t *testing.T) { testLoopbackWorks(t, w) })
@@ -327,7 +319,7 @@ func testConnectedIsRefused(t *testing.T, w *world) {
 	})
 	t.Run("an address on lo", func(t *testing.T) {
 		ns := newNetns(t)
-		err := scratch.With(ns, func(h *netlink.Handle) error {
+		err := plugintest.With(ns, func(h *netlink.Handle) error {
 			lo, err := h.LinkByName("lo")
 			if err != nil {
 				return err
@@ -354,7 +346,7 @@ func wantCode(t *testing.T, err error, code uint) {
 
 func look(t *testing.T, path string) string {
 	t.Helper()
-	lines, err := scratch.Look(path)
+	lines, err := plugintest.Look(path)
 	if err != nil {
 		t.Fatal(err)
 	}

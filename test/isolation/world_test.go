@@ -20,15 +20,16 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cni-none/cni-none/internal/nstest"
+	"github.com/cni-none/cni-none/test/internal/harness"
+	"github.com/cni-none/cni-none/test/internal/plugintest"
 	"github.com/cni-none/cni-none/test/isolation/spec"
-	"github.com/cni-none/cni-none/test/scratch"
 )
 
 // world is everything that a container could reach, in namespaces of the
 // test's own: a stand-in for the host with its services and a bridge, a
 // neighbour on that bridge, and a second container on the none network.
 type world struct {
-	host      *scratch.Node
+	host      *plugintest.Node
 	neighbour string // netns
 	second    string // netns
 	process1  int    // PID of a process that stands for the machine's process 1
@@ -85,7 +86,7 @@ const bridgeConf = `{
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{host: scratch.NewNode(t), neighbour: newNetns(t), second: newNetns(t)}
+	w := &world{host: plugintest.NewNode(t), neighbour: newNetns(t), second: newNetns(t)}
 	var err error
 	// Short, for the sockets that runc makes below it.
 	if w.dir, err = os.MkdirTemp("/tmp", "cn-"); err != nil {
@@ -97,8 +98,8 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.none = newNetwork(t, conf, filepath.Dir(*plugin))
-	w.bridge = newNetwork(t, fmt.Appendf(nil, bridgeConf, t.TempDir()), *cniplugins)
+	w.none = newNetwork(t, conf, filepath.Dir(harness.Plugin()))
+	w.bridge = newNetwork(t, fmt.Appendf(nil, bridgeConf, t.TempDir()), harness.Bin("cniplugins"))
 
 	w.makeRootfs(t)
 	if err := w.attach(t, w.bridge, "neighbour", w.neighbour); err != nil {
@@ -148,7 +149,7 @@ func (w *world) makeRootfs(t *testing.T) {
 // address, and a VXLAN that would answer.
 func (w *world) addresses(t *testing.T) {
 	t.Helper()
-	err := scratch.With(w.host.Path, func(h *netlink.Handle) error {
+	err := plugintest.With(w.host.Path, func(h *netlink.Handle) error {
 		lo, err := h.LinkByName("lo")
 		if err != nil {
 			return err
@@ -180,7 +181,7 @@ func (w *world) addresses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = scratch.With(w.neighbour, func(h *netlink.Handle) error {
+	err = plugintest.With(w.neighbour, func(h *netlink.Handle) error {
 		eth0, err := h.LinkByName("eth0")
 		if err != nil {
 			return err
@@ -428,7 +429,7 @@ func (w *world) startProcess1(t *testing.T) {
 
 func (w *world) hostHas(t *testing.T, link string) bool {
 	t.Helper()
-	lines, err := scratch.Look(w.host.Path)
+	lines, err := plugintest.Look(w.host.Path)
 	if err != nil {
 		t.Fatal(err)
 	}

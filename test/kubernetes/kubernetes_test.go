@@ -3,11 +3,13 @@ package kubernetes
 import (
 	"net/netip"
 	"os"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/cni-none/cni-none/test/internal/cluster"
+	"github.com/cni-none/cni-none/test/internal/harness"
 )
 
 // placeholders is where the shipped config takes the addresses from that it reports.
@@ -17,7 +19,7 @@ var placeholders = netip.MustParsePrefix("100:0:0:1::/64")
 // documentation to its last pod. What does not disturb the rest runs together.
 func TestKubernetes(t *testing.T) {
 	c := start(t)
-	var before map[string]pod
+	var before map[string]cluster.Pod
 	step := func(name string, f func(*testing.T)) {
 		if !t.Run(name, f) && name == "documented commands" {
 			t.FailNow() // nothing else can work
@@ -56,58 +58,43 @@ func TestKubernetes(t *testing.T) {
 
 // documented runs the commands of docs/kubernetes.md: from a cluster that knows
 // nothing of us to a pod without a network.
-func (c *cluster) documented(t *testing.T) {
+func (c *node) documented(t *testing.T) {
 	// What the test needs for itself goes along with the restart of containerd.
-	c.copy(t, "testdata/handlers.toml", "/etc/containerd/conf.d/test.toml", 0o644)
+	harness.Copy(t, "testdata/handlers.toml", "/etc/containerd/conf.d/test.toml", 0o644)
 	for dir, conf := range map[string]string{
 		"empty.d": "10-airgap.conflist",
 		"gone.d":  "containerd/10-airgap-cri.conflist",
 		"v4.d":    "containerd/10-airgap-cri.conflist",
 	} {
-		text, err := os.ReadFile(filepath.Join(c.root, "conf", conf))
-		if err != nil {
-			t.Fatal(err)
-		}
+		text := harness.Read(t, harness.Repo("conf", conf))
 		if dir == "v4.d" {
-			text = []byte(strings.ReplaceAll(string(text), `"100:0:0:1::/64"`, `"192.0.0.8"`))
+			text = strings.ReplaceAll(text, `"100:0:0:1::/64"`, `"192.0.0.8"`)
 		}
-		c.write(t, "/etc/cni/"+dir+"/10-airgap.conflist", string(text))
+		harness.Write(t, "/etc/cni/"+dir+"/10-airgap.conflist", text, 0o644)
 	}
 	// There is no systemd on this node; the one command that needs it gets its effect.
-	c.write(t, "/run/bin/systemctl", "#!/bin/sh\n[ \"$*\" = 'restart containerd' ] && touch /run/restart\n")
-	c.write(t, "/run/bin/other", "#!/bin/sh\necho \"$@\" >>/run/other.log\nexec runc \"$@\"\n")
-	for _, name := range []string{"systemctl", "other"} {
-		if err := os.Chmod("/run/bin/"+name, 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
+	harness.Write(t, "/run/bin/systemctl", "#!/bin/sh\n[ \"$*\" = 'restart containerd' ] && touch /run/restart\n", 0o755)
+	harness.Write(t, "/run/bin/other", "#!/bin/sh\necho \"$@\" >>/run/other.log\nexec runc \"$@\"\n", 0o755)
 
-	doc, err := os.ReadFile(filepath.Join(c.root, "docs/kubernetes.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	block := regexp.MustCompile("(?s)<!-- test: commands -->\n```sh\n(.*?)```").FindSubmatch(doc)
-	if block == nil {
-		t.Fatal("docs/kubernetes.md has no block of commands that is marked for the test")
-	}
-	commands := strings.Split(strings.TrimSpace(string(block[1])), "\n")
+	commands := strings.Split(strings.TrimSpace(harness.Block(t, "docs/kubernetes.md", "commands")), "\n")
 	if len(commands) != 5 {
 		t.Errorf("docs/kubernetes.md promises five commands and has %d", len(commands))
 	}
 	for _, command := range commands {
 		t.Logf("%s\n%s", command, c.run(t, "sh", "-ec", command))
 		if os.Remove("/run/restart") == nil {
-			c.containerd.stop(t)
-			c.containerd.start(t)
+			c.containerd.Stop()
+			c.containerd.Daemon.Start(t)
 		}
 	}
-	c.ready(t, "hermetic")
+	harness.ReplacePlugin(t, cniBin+"/none")
+	c.Ready(t, "hermetic")
 }
 
 // sideBySide puts a pod on the cluster's network beside the one of the documentation.
-func (c *cluster) sideBySide(t *testing.T) map[string]pod {
-	c.apply(t, plain("plain", "app: plain"))
-	return map[string]pod{"plain": c.ready(t, "plain"), "hermetic": c.ready(t, "hermetic")}
+func (c *node) sideBySide(t *testing.T) map[string]cluster.Pod {
+	c.Apply(t, plain("plain", "app: plain"))
+	return map[string]cluster.Pod{"plain": c.Ready(t, "plain"), "hermetic": c.Ready(t, "hermetic")}
 }
 
 // view is what `docker run --network none` shows of the network, and ::1, which
@@ -120,25 +107,25 @@ const view = `1: lo: <LOOPBACK,UP,LOWER_UP> mtu 65536 qdisc noqueue qlen 1000
        valid_lft forever preferred_lft forever`
 
 // inside looks at the network from inside the pod, and at the pod next to it.
-func (c *cluster) inside(t *testing.T) {
-	if got := c.exec(t, "hermetic", "ip", "address"); strings.TrimSpace(got) != view {
+func (c *node) inside(t *testing.T) {
+	if got := c.Exec(t, "hermetic", "ip", "address"); strings.TrimSpace(got) != view {
 		t.Errorf("the pod sees\n%s\nwant\n%s", got, view)
 	}
-	if got := c.exec(t, "plain", "ip", "address"); !strings.Contains(got, "eth0") {
+	if got := c.Exec(t, "plain", "ip", "address"); !strings.Contains(got, "eth0") {
 		t.Errorf("the pod on the cluster's network has no eth0:\n%s", got)
 	}
-	if got := c.exec(t, "hermetic", "ip", "route"); got != "" {
+	if got := c.Exec(t, "hermetic", "ip", "route"); got != "" {
 		t.Errorf("the pod has routes:\n%s", got)
 	}
-	if got := c.exec(t, "plain", "ip", "route"); !strings.Contains(got, "default via 10.244.0.1") {
+	if got := c.Exec(t, "plain", "ip", "route"); !strings.Contains(got, "default via 10.244.0.1") {
 		t.Errorf("the pod on the cluster's network has no default route:\n%s", got)
 	}
 	// The API server stands for everything outside: one pod reaches it, the other has no way to.
-	if got, err := c.tryExec("plain", "sh", "-c", "nc -w 10 10.0.0.2 6443 </dev/null"); err != nil {
+	if got, err := c.TryExec("plain", "sh", "-c", "nc -w 10 10.0.0.2 6443 </dev/null"); err != nil {
 		t.Errorf("the pod on the cluster's network does not reach the API server: %s", got)
 	}
-	for _, to := range []string{"10.0.0.2", "8.8.8.8", "2001:db8::1", c.pod(t, "plain").Status.PodIP} {
-		if got, err := c.tryExec("hermetic", "nc", "-w", "10", to, "6443"); err == nil || !strings.Contains(got, "Network is unreachable") {
+	for _, to := range []string{"10.0.0.2", "8.8.8.8", "2001:db8::1", c.Pod(t, "plain").Status.PodIP} {
+		if got, err := c.TryExec("hermetic", "nc", "-w", "10", to, "6443"); err == nil || !strings.Contains(got, "Network is unreachable") {
 			t.Errorf("connect to %s from the pod: %v, %s; want: Network is unreachable", to, err, got)
 		}
 	}
@@ -149,19 +136,19 @@ func (c *cluster) inside(t *testing.T) {
 	}
 	seen := map[string]string{node: "the node"}
 	for _, name := range []string{"hermetic", "plain"} {
-		ns := c.exec(t, name, "readlink", "/proc/self/ns/net")
+		ns := c.Exec(t, name, "readlink", "/proc/self/ns/net")
 		if who, taken := seen[ns]; taken {
 			t.Errorf("%s has its network namespace with %s: %s", name, who, ns)
 		}
 		seen[ns] = name
 	}
 
-	p := c.pod(t, "hermetic")
+	p := c.Pod(t, "hermetic")
 	ip, err := netip.ParseAddr(p.Status.PodIP)
 	if err != nil || !placeholders.Contains(ip) || len(p.Status.PodIPs) != 1 {
 		t.Errorf("podIP %q of %v: want one address of %s", p.Status.PodIP, p.Status.PodIPs, placeholders)
 	}
-	if got, err := c.tryExec("hermetic", "httpd", "-f", "-p", "["+p.Status.PodIP+"]:7001"); err == nil || !strings.Contains(got, "Cannot assign requested address") {
+	if got, err := c.TryExec("hermetic", "httpd", "-f", "-p", "["+p.Status.PodIP+"]:7001"); err == nil || !strings.Contains(got, "Cannot assign requested address") {
 		t.Errorf("bind to the placeholder: %v, %s; want it refused", err, got)
 	}
 
@@ -185,12 +172,12 @@ func (c *cluster) inside(t *testing.T) {
 
 // restarts looks at the first two pods again when they have run for two minutes,
 // and when containerd and kubelet have been restarted under them.
-func (c *cluster) restarts(t *testing.T, before map[string]pod) {
+func (c *node) restarts(t *testing.T, before map[string]cluster.Pod) {
 	check := func(when string) {
 		t.Helper()
 		for name, was := range before {
-			p := c.pod(t, name)
-			if p.Metadata.UID != was.Metadata.UID || p.Status.Phase != "Running" || !p.ready() || p.Status.PodIP != was.Status.PodIP {
+			p := c.Pod(t, name)
+			if p.Metadata.UID != was.Metadata.UID || p.Status.Phase != "Running" || !p.Ready() || p.Status.PodIP != was.Status.PodIP {
 				t.Errorf("%s: %s", when, p)
 			}
 			for i, ctr := range p.Status.ContainerStatuses {
@@ -199,11 +186,11 @@ func (c *cluster) restarts(t *testing.T, before map[string]pod) {
 				}
 			}
 			c.sandbox(t, p.Metadata.UID)
-			if strings.Contains(c.events(t, name), "SandboxChanged") {
-				t.Errorf("%s: %s has had another sandbox:\n%s", when, name, c.events(t, name))
+			if strings.Contains(c.Events(t, name), "SandboxChanged") {
+				t.Errorf("%s: %s has had another sandbox:\n%s", when, name, c.Events(t, name))
 			}
 		}
-		if got := c.exec(t, "hermetic", "ip", "address"); strings.TrimSpace(got) != view {
+		if got := c.Exec(t, "hermetic", "ip", "address"); strings.TrimSpace(got) != view {
 			t.Errorf("%s the pod sees\n%s\nwant\n%s", when, got, view)
 		}
 	}
@@ -212,24 +199,24 @@ func (c *cluster) restarts(t *testing.T, before map[string]pod) {
 	}
 	check("after two minutes")
 
-	c.containerd.stop(t)
-	c.containerd.start(t)
+	c.containerd.Stop()
+	c.containerd.Daemon.Start(t)
 	c.settle(t, "restarts of containerd")
 	check("after a restart of containerd")
 
-	c.kubelet.stop(t)
-	c.kubelet.start(t)
+	c.kubelet.Stop()
+	c.kubelet.Start(t)
 	c.settle(t, "restarts of kubelet")
 	check("after a restart of kubelet")
 }
 
 // settle shows that the node works: a new pod of each kind comes up. By then
 // kubelet has been through all the others.
-func (c *cluster) settle(t *testing.T, what string) {
+func (c *node) settle(t *testing.T, what string) {
 	t.Helper()
-	c.apply(t, plain("settle-plain", "app: settle"))
-	c.apply(t, c.sample(t, "pod.yaml", "settle-hermetic", "airgap"))
-	c.ready(t, "settle-plain")
-	c.ready(t, "settle-hermetic")
-	c.remove(t, "pod", "settle-plain", "settle-hermetic", "--grace-period=1")
+	c.Apply(t, plain("settle-plain", "app: settle"))
+	c.Apply(t, c.sample(t, "pod.yaml", "settle-hermetic", "airgap"))
+	c.Ready(t, "settle-plain")
+	c.Ready(t, "settle-hermetic")
+	c.Remove(t, "pod", "settle-plain", "settle-hermetic", "--grace-period=1")
 }

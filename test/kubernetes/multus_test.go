@@ -21,11 +21,11 @@ import (
 // and then calls the plugin as Multus does. Multus itself cannot be had as a Go
 // module; what it does with a delegate is one call to the CNI library (its
 // pkg/multus, confAdd and conflistAdd), and that library is the real one here.
-func (c *cluster) multus(t *testing.T) {
-	c.run(t, "kubectl", "apply", "-f", "test/kubernetes/testdata/multus-crd.yaml")
-	c.run(t, "kubectl", "wait", "--for=condition=Established", "crd/network-attachment-definitions.k8s.cni.cncf.io", "--timeout=60s")
-	c.run(t, "kubectl", "apply", "--validate=strict", "-f", "deploy/kubernetes/multus.yaml")
-	config := c.run(t, "kubectl", "--namespace=kube-system", "get", "net-attach-def", "airgap", "-o", "jsonpath={.spec.config}")
+func (c *node) multus(t *testing.T) {
+	c.MustKubectl(t, "apply", "-f", "test/kubernetes/testdata/multus-crd.yaml")
+	c.MustKubectl(t, "wait", "--for=condition=Established", "crd/network-attachment-definitions.k8s.cni.cncf.io", "--timeout=60s")
+	c.MustKubectl(t, "apply", "--validate=strict", "-f", "deploy/kubernetes/multus.yaml")
+	config := c.MustKubectl(t, "--namespace=kube-system", "get", "net-attach-def", "airgap", "-o", "jsonpath={.spec.config}")
 
 	t.Run("default network", func(t *testing.T) {
 		pod := newSandbox(t, "default")

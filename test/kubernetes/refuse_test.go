@@ -6,7 +6,9 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
+
+	"github.com/cni-none/cni-none/test/internal/cluster"
+	"github.com/cni-none/cni-none/test/internal/harness"
 )
 
 // ids are what differs from one pod to the next in a message.
@@ -14,19 +16,19 @@ var ids = regexp.MustCompile(`[0-9a-f]{64}`)
 
 // refused waits for a pod whose sandbox cannot be made and compares the Event
 // that tells the user: the ids in it are replaced by ID.
-func (c *cluster) refused(t *testing.T, name, want string) {
+func (c *node) refused(t *testing.T, name, want string) {
 	t.Helper()
-	poll(t, name+" is refused with\n"+want+"\n", 2*time.Minute, func() (bool, string) {
-		events := ids.ReplaceAllString(c.events(t, name), "ID")
+	harness.Poll(t, name+" is refused with\n"+want+"\n", func() (bool, string) {
+		events := ids.ReplaceAllString(c.Events(t, name), "ID")
 		return strings.Contains(events, "Warning FailedCreatePodSandBox Failed to create pod sandbox: "+want+"\n"), events
 	})
-	if p := c.pod(t, name); p.Status.Phase != "Pending" {
+	if p := c.Pod(t, name); p.Status.Phase != "Pending" {
 		t.Errorf("%s: want it Pending", p)
 	}
 }
 
 // failures are the mistakes that are likely, and what the user is told.
-func (c *cluster) failures(t *testing.T) {
+func (c *node) failures(t *testing.T) {
 	for _, tt := range []struct {
 		name, handler string
 		pairs         []string
@@ -66,24 +68,24 @@ func (c *cluster) failures(t *testing.T) {
 			if tt.prepare != nil {
 				tt.prepare(t)
 			}
-			c.apply(t, class(name, tt.handler))
-			defer c.remove(t, "runtimeclass", name)
-			c.apply(t, c.sample(t, "pod.yaml", name, name, tt.pairs...))
-			defer c.remove(t, "pod", name)
+			c.Apply(t, class(name, tt.handler))
+			defer c.Remove(t, "runtimeclass", name)
+			c.Apply(t, c.sample(t, "pod.yaml", name, name, tt.pairs...))
+			defer c.Remove(t, "pod", name)
 			c.refused(t, name, tt.want)
 		})
 	}
 }
 
 // noNode is a class whose nodes do not exist: the same as a label that was forgotten.
-func (c *cluster) noNode(t *testing.T) {
+func (c *node) noNode(t *testing.T) {
 	const name = "no-node"
-	c.apply(t, class(name, "airgap")+`scheduling: {nodeSelector: {cni-none.dev/ready: elsewhere}}`)
-	defer c.remove(t, "runtimeclass", name)
-	c.apply(t, c.sample(t, "pod.yaml", name, name))
-	defer c.remove(t, "pod", name)
-	poll(t, "the scheduler finds no node", time.Minute, func() (bool, string) {
-		events := c.events(t, name)
+	c.Apply(t, class(name, "airgap")+`scheduling: {nodeSelector: {cni-none.dev/ready: elsewhere}}`)
+	defer c.Remove(t, "runtimeclass", name)
+	c.Apply(t, c.sample(t, "pod.yaml", name, name))
+	defer c.Remove(t, "pod", name)
+	harness.Poll(t, "the scheduler finds no node", func() (bool, string) {
+		events := c.Events(t, name)
 		return strings.Contains(events, "Warning FailedScheduling 0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector."), events
 	})
 }
@@ -92,10 +94,10 @@ func (c *cluster) noNode(t *testing.T) {
 // one is refused and can be deleted. Deleting the one that runs stops it, and
 // completes when the plugin is back: containerd wants every network it set up to
 // be taken down by the plugin that did it.
-func (c *cluster) pluginGone(t *testing.T) {
+func (c *node) pluginGone(t *testing.T) {
 	const running, fresh = "gone-running", "gone-fresh"
-	c.apply(t, c.sample(t, "pod.yaml", running, "airgap"))
-	was := c.ready(t, running)
+	c.Apply(t, c.sample(t, "pod.yaml", running, "airgap"))
+	was := c.Ready(t, running)
 
 	plugin := filepath.Join(cniBin, "none")
 	if err := os.Rename(plugin, plugin+".away"); err != nil {
@@ -107,34 +109,34 @@ func (c *cluster) pluginGone(t *testing.T) {
 		}
 	}
 	defer back()
-	c.apply(t, c.sample(t, "pod.yaml", fresh, "airgap"))
+	c.Apply(t, c.sample(t, "pod.yaml", fresh, "airgap"))
 	c.refused(t, fresh, `rpc error: code = Unknown desc = failed to setup network for sandbox "ID": plugin type="none" failed (add): failed to find plugin "none" in path [/opt/cni/bin]`)
-	c.remove(t, "pod", fresh)
+	c.Remove(t, "pod", fresh)
 
-	if p := c.pod(t, running); !p.ready() || p.Status.ContainerStatuses[0].RestartCount != 0 || p.Metadata.UID != was.Metadata.UID {
+	if p := c.Pod(t, running); !p.Ready() || p.Status.ContainerStatuses[0].RestartCount != 0 || p.Metadata.UID != was.Metadata.UID {
 		t.Errorf("the pod that was running: %s", p)
 	}
-	if got := c.exec(t, running, "ip", "address"); strings.TrimSpace(got) != view {
+	if got := c.Exec(t, running, "ip", "address"); strings.TrimSpace(got) != view {
 		t.Errorf("the pod that was running sees\n%s", got)
 	}
-	c.run(t, "kubectl", "delete", "pod", running, "--grace-period=1", "--wait=false")
+	c.MustKubectl(t, "delete", "pod", running, "--grace-period=1", "--wait=false")
 	want := `failed to destroy network for sandbox \"ID\": plugin type=\"none\" failed (delete): failed to find plugin \"none\" in path [/opt/cni/bin]`
-	poll(t, "the user is told why the pod stays", 2*time.Minute, func() (bool, string) {
-		events := ids.ReplaceAllString(c.events(t, running), "ID")
+	harness.Poll(t, "the user is told why the pod stays", func() (bool, string) {
+		events := ids.ReplaceAllString(c.Events(t, running), "ID")
 		return strings.Contains(events, "Warning FailedKillPod") && strings.Contains(events, want), events
 	})
 	back()
-	c.remove(t, "pod", running)
+	c.Remove(t, "pod", running)
 }
 
 // wrongHandler gives the samples a class whose handler leads to the cluster's
 // network: no plugin of ours is asked, and still none of them starts.
-func (c *cluster) wrongHandler(t *testing.T) {
+func (c *node) wrongHandler(t *testing.T) {
 	for _, handler := range []string{"airgap-nodir", "airgap-key"} {
 		t.Run(handler, func(t *testing.T) {
 			t.Parallel()
-			c.apply(t, class(handler, handler))
-			defer c.remove(t, "runtimeclass", handler)
+			c.Apply(t, class(handler, handler))
+			defer c.Remove(t, "runtimeclass", handler)
 			c.samplesRefuse(t, handler, handler)
 		})
 	}
@@ -142,18 +144,18 @@ func (c *cluster) wrongHandler(t *testing.T) {
 
 // classMadeAgain deletes the class and makes it again with the handler of all
 // other pods. `handler` cannot be changed, but nobody has to change it.
-func (c *cluster) classMadeAgain(t *testing.T) {
-	c.remove(t, "runtimeclass", "airgap")
-	c.apply(t, class("airgap", "runc"))
+func (c *node) classMadeAgain(t *testing.T) {
+	c.Remove(t, "runtimeclass", "airgap")
+	c.Apply(t, class("airgap", "runc"))
 	defer func() {
-		c.remove(t, "runtimeclass", "airgap")
-		c.run(t, "kubectl", "apply", "-f", "deploy/kubernetes/runtimeclass.yaml")
+		c.Remove(t, "runtimeclass", "airgap")
+		c.MustKubectl(t, "apply", "-f", "deploy/kubernetes/runtimeclass.yaml")
 	}()
 	c.samplesRefuse(t, "made-again", "airgap")
 }
 
 // samplesRefuse runs all samples in a class that is not what it should be.
-func (c *cluster) samplesRefuse(t *testing.T, name, class string) {
+func (c *node) samplesRefuse(t *testing.T, name, class string) {
 	t.Helper()
 	label := "refuse-" + name
 	for _, kind := range []string{"pod", "deployment", "job"} {
@@ -161,16 +163,16 @@ func (c *cluster) samplesRefuse(t *testing.T, name, class string) {
 		if kind != "pod" {
 			app += "-" + kind
 		}
-		c.apply(t, c.sample(t, kind+".yaml", name+"-"+kind, class, app+"\n", "app: "+label+"\n"))
+		c.Apply(t, c.sample(t, kind+".yaml", name+"-"+kind, class, app+"\n", "app: "+label+"\n"))
 	}
 	defer func() {
 		for _, kind := range []string{"pod", "deployment", "job"} {
-			c.remove(t, kind, name+"-"+kind, "--grace-period=1")
+			c.Remove(t, kind, name+"-"+kind, "--grace-period=1")
 		}
 	}()
-	var pods []pod
-	poll(t, "the init container of all five pods has ended", 3*time.Minute, func() (bool, string) {
-		pods = c.pods(t, "-l", "app="+label)
+	var pods []cluster.Pod
+	harness.Poll(t, "the init container of all five pods has ended", func() (bool, string) {
+		pods = c.Pods(t, "-l", "app="+label)
 		ended := 0
 		state := ""
 		for _, p := range pods {
@@ -195,30 +197,30 @@ func (c *cluster) samplesRefuse(t *testing.T, name, class string) {
 		if main := p.Status.ContainerStatuses[0].State; main.Waiting == nil || main.Waiting.Reason != "PodInitializing" {
 			t.Errorf("the container proper is not held back: %s", p)
 		}
-		if strings.Contains(c.events(t, p.Metadata.Name), "Started container main") {
-			t.Errorf("%s ran:\n%s", p.Metadata.Name, c.events(t, p.Metadata.Name))
+		if strings.Contains(c.Events(t, p.Metadata.Name), "Started container main") {
+			t.Errorf("%s ran:\n%s", p.Metadata.Name, c.Events(t, p.Metadata.Name))
 		}
 		// A try that is being cleaned away has no log for a moment.
-		poll(t, "none-audit in "+p.Metadata.Name+" names what is wrong", time.Minute, func() (bool, string) {
-			got, err := c.try("kubectl", "logs", p.Metadata.Name, "-c", "none-audit")
+		harness.Poll(t, "none-audit in "+p.Metadata.Name+" names what is wrong", func() (bool, string) {
+			got, err := c.Kubectl("logs", p.Metadata.Name, "-c", "none-audit")
 			return err == nil && strings.Contains(got, "eth0"), got
 		})
 	}
-	poll(t, "the Job has given up", 2*time.Minute, func() (bool, string) {
-		got, err := c.try("kubectl", "get", "job", name+"-job", "-o", `jsonpath={.status.conditions[?(@.type=="Failed")].reason}`)
+	harness.Poll(t, "the Job has given up", func() (bool, string) {
+		got, err := c.Kubectl("get", "job", name+"-job", "-o", `jsonpath={.status.conditions[?(@.type=="Failed")].reason}`)
 		return err == nil && got == "PodFailurePolicy", got
 	})
 }
 
 // secondRuntime is a handler with another runtime binary and the same directory.
-func (c *cluster) secondRuntime(t *testing.T) {
+func (c *node) secondRuntime(t *testing.T) {
 	const name = "airgap-other"
-	c.apply(t, class(name, name))
-	defer c.remove(t, "runtimeclass", name)
-	c.apply(t, c.sample(t, "pod.yaml", name, name))
-	p := c.ready(t, name)
-	defer c.remove(t, "pod", name, "--grace-period=1")
-	if got := c.exec(t, name, "ip", "address"); strings.TrimSpace(got) != view {
+	c.Apply(t, class(name, name))
+	defer c.Remove(t, "runtimeclass", name)
+	c.Apply(t, c.sample(t, "pod.yaml", name, name))
+	p := c.Ready(t, name)
+	defer c.Remove(t, "pod", name, "--grace-period=1")
+	if got := c.Exec(t, name, "ip", "address"); strings.TrimSpace(got) != view {
 		t.Errorf("the pod sees\n%s\nwant\n%s", got, view)
 	}
 	log, err := os.ReadFile("/run/other.log")

@@ -9,29 +9,31 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/cni-none/cni-none/test/internal/harness"
 )
 
 // workloads runs the Deployment and the Job of the samples.
-func (c *cluster) workloads(t *testing.T) {
-	c.run(t, "kubectl", "apply", "-f", "deploy/kubernetes/deployment.yaml", "-f", "deploy/kubernetes/job.yaml")
-	defer c.remove(t, "-f", "deploy/kubernetes/deployment.yaml", "-f", "deploy/kubernetes/job.yaml")
-	c.run(t, "kubectl", "wait", "--for=condition=Complete", "job/hermetic", "--timeout=180s")
-	c.run(t, "kubectl", "rollout", "status", "deployment/hermetic", "--timeout=180s")
+func (c *node) workloads(t *testing.T) {
+	c.MustKubectl(t, "apply", "-f", "deploy/kubernetes/deployment.yaml", "-f", "deploy/kubernetes/job.yaml")
+	defer c.Remove(t, "-f", "deploy/kubernetes/deployment.yaml", "-f", "deploy/kubernetes/job.yaml")
+	c.MustKubectl(t, "wait", "--for=condition=Complete", "job/hermetic", "--timeout=180s")
+	c.MustKubectl(t, "rollout", "status", "deployment/hermetic", "--timeout=180s")
 	// echo hermetic | sha256sum
-	if got, want := c.run(t, "kubectl", "logs", "job/hermetic", "-c", "main"), "575135d1ae8f62cbf576f9bf48367d8f0ed1590cd5d0ba7cfdf9c9ceeda5ef26  -"; got != want {
+	if got, want := c.MustKubectl(t, "logs", "job/hermetic", "-c", "main"), "575135d1ae8f62cbf576f9bf48367d8f0ed1590cd5d0ba7cfdf9c9ceeda5ef26  -"; got != want {
 		t.Errorf("the Job says %q, want %q", got, want)
 	}
-	pods := c.pods(t, "-l", "app=hermetic-deployment")
+	pods := c.Pods(t, "-l", "app=hermetic-deployment")
 	if len(pods) != 3 {
 		t.Fatalf("%d pods of the Deployment, want 3", len(pods))
 	}
 	seen := map[string]string{}
 	for _, p := range pods {
 		name := p.Metadata.Name
-		if got := c.exec(t, name, "ip", "address"); strings.TrimSpace(got) != view {
+		if got := c.Exec(t, name, "ip", "address"); strings.TrimSpace(got) != view {
 			t.Errorf("%s sees\n%s\nwant\n%s", name, got, view)
 		}
-		for _, what := range []string{c.exec(t, name, "readlink", "/proc/self/ns/net"), p.Status.PodIP} {
+		for _, what := range []string{c.Exec(t, name, "readlink", "/proc/self/ns/net"), p.Status.PodIP} {
 			if seen[what] != "" {
 				t.Errorf("%s and %s share %s", seen[what], name, what)
 			}
@@ -41,7 +43,7 @@ func (c *cluster) workloads(t *testing.T) {
 }
 
 // fifty starts many pods at once, on no network and on a bridge.
-func (c *cluster) fifty(t *testing.T) {
+func (c *node) fifty(t *testing.T) {
 	const n = 50
 	// Two pods that differ in their network only: the sample has an init container more.
 	pod := func(kind string) func(i int) string {
@@ -60,14 +62,14 @@ func (c *cluster) fifty(t *testing.T) {
 			manifest.WriteString(pod(kind)(i) + "---")
 		}
 		start := time.Now()
-		c.apply(t, manifest.String())
-		poll(t, fmt.Sprintf("%d pods run on %s", n, kind), 5*time.Minute, func() (bool, string) {
-			out, err := c.try("kubectl", "get", "pods", "-l", "fifty="+kind, "-o", "jsonpath={.items[*].status.phase}")
+		c.Apply(t, manifest.String())
+		harness.Poll(t, fmt.Sprintf("%d pods run on %s", n, kind), func() (bool, string) {
+			out, err := c.Kubectl("get", "pods", "-l", "fifty="+kind, "-o", "jsonpath={.items[*].status.phase}")
 			running := strings.Count(out, "Running")
 			return err == nil && running == n, fmt.Sprintf("%d running", running)
 		})
 		took[kind] = time.Since(start)
-		for _, p := range c.pods(t, "-l", "fifty="+kind) {
+		for _, p := range c.Pods(t, "-l", "fifty="+kind) {
 			if p.Status.ContainerStatuses[0].RestartCount != 0 {
 				t.Errorf("%s was restarted", p)
 			}
@@ -75,13 +77,13 @@ func (c *cluster) fifty(t *testing.T) {
 				c.sandbox(t, p.Metadata.UID)
 			}
 		}
-		c.remove(t, "pod", "-l", "fifty="+kind, "--grace-period=1")
+		c.Remove(t, "pod", "-l", "fifty="+kind, "--grace-period=1")
 	}
 	t.Logf("time until %d pods were Running: airgap %.1f s, bridge %.1f s", n, took["airgap"].Seconds(), took["bridge"].Seconds())
 }
 
 // nothingLeft deletes every pod and looks for what they might have left on the node.
-func (c *cluster) nothingLeft(t *testing.T) {
+func (c *node) nothingLeft(t *testing.T) {
 	hierarchy := "/sys/fs/cgroup" // one for all controllers, or one for each
 	if _, err := os.Stat(hierarchy + "/cgroup.controllers"); err != nil {
 		hierarchy += "/*"
@@ -133,8 +135,8 @@ func (c *cluster) nothingLeft(t *testing.T) {
 			t.Errorf("%s shows nothing while pods run: it cannot show that nothing is left either", where)
 		}
 	}
-	c.remove(t, "deployments,jobs,pods", "--all", "--grace-period=1")
-	poll(t, "nothing is left on the node", time.Minute, func() (bool, string) {
+	c.Remove(t, "deployments,jobs,pods", "--all", "--grace-period=1")
+	harness.Poll(t, "nothing is left on the node", func() (bool, string) {
 		state := ""
 		for where, found := range traces() {
 			if len(found) > 0 {

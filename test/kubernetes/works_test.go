@@ -9,6 +9,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/cni-none/cni-none/test/internal/cluster"
+	"github.com/cni-none/cni-none/test/internal/harness"
 )
 
 // ownName does what many programs do at their start: listen at the address of
@@ -27,40 +30,40 @@ print((getnameinfo($to->{addr}, NI_NUMERICHOST))[1]);
 `
 
 // works is what goes on as usual in a pod without a network.
-func (c *cluster) works(t *testing.T) {
+func (c *node) works(t *testing.T) {
 	const name = "works"
-	c.apply(t, c.sample(t, "pod.yaml", name, "airgap"))
-	c.ready(t, name) // its readiness probe is an exec probe
-	defer c.remove(t, "pod", name, "--grace-period=1")
+	c.Apply(t, c.sample(t, "pod.yaml", name, "airgap"))
+	c.Ready(t, name) // its readiness probe is an exec probe
+	defer c.Remove(t, "pod", name, "--grace-period=1")
 
-	if got := c.run(t, "kubectl", "logs", name); got != "started" {
+	if got := c.MustKubectl(t, "logs", name); got != "started" {
 		t.Errorf("kubectl logs: %q", got)
 	}
-	if got := c.run(t, "kubectl", "logs", name, "-c", "none-audit"); !strings.Contains(got, "isolated") {
+	if got := c.MustKubectl(t, "logs", name, "-c", "none-audit"); !strings.Contains(got, "isolated") {
 		t.Errorf("what none-audit says: %q", got)
 	}
 
 	// The pod's own name means something that can be used.
-	if got := c.exec(t, name, "hostname"); got != "hermetic" {
+	if got := c.Exec(t, name, "hostname"); got != "hermetic" {
 		t.Errorf("hostname: %q", got)
 	}
-	hosts := c.exec(t, name, "cat", "/etc/hosts")
-	if !strings.Contains(hosts, c.pod(t, name).Status.PodIP+"\thermetic") || !strings.Contains(hosts, "127.0.0.1\thermetic") {
+	hosts := c.Exec(t, name, "cat", "/etc/hosts")
+	if !strings.Contains(hosts, c.Pod(t, name).Status.PodIP+"\thermetic") || !strings.Contains(hosts, "127.0.0.1\thermetic") {
 		t.Errorf("/etc/hosts has not both the placeholder and the alias:\n%s", hosts)
 	}
-	if got := c.exec(t, name, "perl", "-we", ownName); got != "127.0.0.1" {
+	if got := c.Exec(t, name, "perl", "-we", ownName); got != "127.0.0.1" {
 		t.Errorf("the pod's own name led to %q", got)
 	}
-	if got := c.exec(t, name, "cat", "/etc/resolv.conf"); got != "nameserver 127.0.0.1" {
+	if got := c.Exec(t, name, "cat", "/etc/resolv.conf"); got != "nameserver 127.0.0.1" {
 		t.Errorf("/etc/resolv.conf: %q", got)
 	}
 
-	if got := c.exec(t, name, "sh", "-c", "env | cut -d= -f1 | grep SERVICE_HOST"); got != "KUBERNETES_SERVICE_HOST" {
+	if got := c.Exec(t, name, "sh", "-c", "env | cut -d= -f1 | grep SERVICE_HOST"); got != "KUBERNETES_SERVICE_HOST" {
 		t.Errorf("variables that name Services: %q", got)
 	}
 
 	// port-forward goes through the runtime, not through the network.
-	c.exec(t, name, "httpd", "-p", "127.0.0.1:7003", "-h", "/etc")
+	c.Exec(t, name, "httpd", "-p", "127.0.0.1:7003", "-h", "/etc")
 	forward := exec.Command("kubectl", "port-forward", "pod/"+name, ":7003")
 	out, err := forward.StdoutPipe()
 	if err != nil {
@@ -88,66 +91,66 @@ func (c *cluster) works(t *testing.T) {
 }
 
 // execProbe shows that the readiness of a pod is what its exec probe says, both ways.
-func (c *cluster) execProbe(t *testing.T) {
+func (c *node) execProbe(t *testing.T) {
 	const name = "exec-probe"
-	c.apply(t, c.sample(t, "pod.yaml", name, "airgap", `command: ["true"]`, "command: [test, -e, /dev/shm/ready]\n        periodSeconds: 1"))
-	defer c.remove(t, "pod", name, "--grace-period=1")
-	poll(t, "the probe fails", 2*time.Minute, func() (bool, string) {
-		events := c.events(t, name)
+	c.Apply(t, c.sample(t, "pod.yaml", name, "airgap", `command: ["true"]`, "command: [test, -e, /dev/shm/ready]\n        periodSeconds: 1"))
+	defer c.Remove(t, "pod", name, "--grace-period=1")
+	harness.Poll(t, "the probe fails", func() (bool, string) {
+		events := c.Events(t, name)
 		return strings.Contains(events, "Unhealthy Readiness probe failed"), events
 	})
-	if p := c.pod(t, name); p.ready() {
+	if p := c.Pod(t, name); p.Ready() {
 		t.Errorf("Ready with a probe that fails: %s", p)
 	}
-	c.exec(t, name, "touch", "/dev/shm/ready")
-	c.ready(t, name)
+	c.Exec(t, name, "touch", "/dev/shm/ready")
+	c.Ready(t, name)
 }
 
 // networkProbe shows why the samples have exec probes.
-func (c *cluster) networkProbe(t *testing.T) {
+func (c *node) networkProbe(t *testing.T) {
 	const name = "network-probe"
-	c.apply(t, c.sample(t, "pod.yaml", name, "airgap",
+	c.Apply(t, c.sample(t, "pod.yaml", name, "airgap",
 		"exec:\n          command: [\"true\"]", "httpGet: {port: 7004, path: /}"))
-	defer c.remove(t, "pod", name, "--grace-period=1")
-	p := func() pod { return c.pod(t, name) }
-	poll(t, "kubelet sends the probe to the placeholder", 2*time.Minute, func() (bool, string) {
-		events := c.events(t, name)
+	defer c.Remove(t, "pod", name, "--grace-period=1")
+	p := func() cluster.Pod { return c.Pod(t, name) }
+	harness.Poll(t, "kubelet sends the probe to the placeholder", func() (bool, string) {
+		events := c.Events(t, name)
 		ip := p().Status.PodIP
 		return ip != "" && strings.Contains(events, "Unhealthy Readiness probe failed: Get \"http://["+ip+"]:7004/\""), events
 	})
-	if p().ready() {
+	if p().Ready() {
 		t.Errorf("Ready with a probe that goes nowhere: %s", p())
 	}
 }
 
 // userNamespace asks for hostUsers: false. A runtime either has it, and then the
 // pod is as any other, or kubelet refuses the pod before any plugin is asked.
-func (c *cluster) userNamespace(t *testing.T) {
+func (c *node) userNamespace(t *testing.T) {
 	const name = "user-namespace"
-	supported := c.run(t, "kubectl", "get", "node", "node", "-o", `jsonpath={.status.runtimeHandlers[?(@.name=="airgap")].features.userNamespaces}`)
-	c.apply(t, c.sample(t, "pod.yaml", name, "airgap", "  hostname: hermetic\n", "  hostname: hermetic\n  hostUsers: false\n"))
-	defer c.remove(t, "pod", name, "--grace-period=1")
+	supported := c.MustKubectl(t, "get", "node", "node", "-o", `jsonpath={.status.runtimeHandlers[?(@.name=="airgap")].features.userNamespaces}`)
+	c.Apply(t, c.sample(t, "pod.yaml", name, "airgap", "  hostname: hermetic\n", "  hostname: hermetic\n  hostUsers: false\n"))
+	defer c.Remove(t, "pod", name, "--grace-period=1")
 	if supported != "true" {
 		c.refused(t, name, "can't set `spec.hostUsers: false`, RuntimeClass handler \"airgap\" does not support user namespaces")
 		return
 	}
-	c.ready(t, name)
-	if got := c.exec(t, name, "ip", "address"); strings.TrimSpace(got) != view {
+	c.Ready(t, name)
+	if got := c.Exec(t, name, "ip", "address"); strings.TrimSpace(got) != view {
 		t.Errorf("the pod sees\n%s\nwant\n%s", got, view)
 	}
 }
 
 // services asks which pods the Services of the cluster would send traffic to.
-func (c *cluster) services(t *testing.T) {
-	c.apply(t, class("airgap-v4", "airgap-v4"))
-	defer c.remove(t, "runtimeclass", "airgap-v4")
-	c.apply(t, plain("service-plain", "app: mixed"))
-	c.apply(t, c.sample(t, "pod.yaml", "service-hermetic", "airgap", "app: hermetic\n", "app: mixed\n"))
-	c.apply(t, c.sample(t, "pod.yaml", "service-v4", "airgap-v4", "app: hermetic\n", "app: mixed-v4\n"))
-	defer c.remove(t, "pod", "service-plain", "service-hermetic", "service-v4", "--grace-period=1")
-	pod := c.ready(t, "service-plain").Status.PodIP
-	placeholder := c.ready(t, "service-hermetic").Status.PodIP
-	if got := c.ready(t, "service-v4").Status.PodIP; got != "192.0.0.8" {
+func (c *node) services(t *testing.T) {
+	c.Apply(t, class("airgap-v4", "airgap-v4"))
+	defer c.Remove(t, "runtimeclass", "airgap-v4")
+	c.Apply(t, plain("service-plain", "app: mixed"))
+	c.Apply(t, c.sample(t, "pod.yaml", "service-hermetic", "airgap", "app: hermetic\n", "app: mixed\n"))
+	c.Apply(t, c.sample(t, "pod.yaml", "service-v4", "airgap-v4", "app: hermetic\n", "app: mixed-v4\n"))
+	defer c.Remove(t, "pod", "service-plain", "service-hermetic", "service-v4", "--grace-period=1")
+	pod := c.Ready(t, "service-plain").Status.PodIP
+	placeholder := c.Ready(t, "service-hermetic").Status.PodIP
+	if got := c.Ready(t, "service-v4").Status.PodIP; got != "192.0.0.8" {
 		t.Errorf("podIP with the placeholder for IPv6-only clusters: %s", got)
 	}
 
@@ -163,14 +166,14 @@ func (c *cluster) services(t *testing.T) {
 		{"v4-ipv4", "selector: {app: mixed-v4}", "192.0.0.8", "IPv4 Services list a pod with an IPv4 placeholder"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			c.apply(t, "{apiVersion: v1, kind: Service, metadata: {name: "+tt.name+"}, spec: {ports: [{port: 80}], "+tt.spec+"}}")
-			defer c.remove(t, "service", tt.name)
+			c.Apply(t, "{apiVersion: v1, kind: Service, metadata: {name: "+tt.name+"}, spec: {ports: [{port: 80}], "+tt.spec+"}}")
+			defer c.Remove(t, "service", tt.name)
 			// The controller makes the slice in one go, also an empty one: when it is there, it is complete.
-			poll(t, "there is an EndpointSlice", time.Minute, func() (bool, string) {
-				got, err := c.try("kubectl", "get", "endpointslices", "-l", "kubernetes.io/service-name="+tt.name, "-o", "name")
+			harness.Poll(t, "there is an EndpointSlice", func() (bool, string) {
+				got, err := c.Kubectl("get", "endpointslices", "-l", "kubernetes.io/service-name="+tt.name, "-o", "name")
 				return err == nil && got != "", got
 			})
-			got := c.run(t, "kubectl", "get", "endpointslices", "-l", "kubernetes.io/service-name="+tt.name,
+			got := c.MustKubectl(t, "get", "endpointslices", "-l", "kubernetes.io/service-name="+tt.name,
 				"-o", "jsonpath={.items[*].endpoints[*].addresses[*]}")
 			if got != tt.want {
 				t.Errorf("the Service sends traffic to %q, want %q", got, tt.want)

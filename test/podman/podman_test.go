@@ -2,7 +2,7 @@
 // the shipped configs and the commands of docs/runtimes.md.
 //
 // Every test looks from inside a container, through test/podman/probe, and at
-// the machine from outside. run.sh installs what it needs.
+// the machine from outside.
 package podman
 
 import (
@@ -15,11 +15,12 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/cni-none/cni-none/test/podman/sandbox"
+	"github.com/cni-none/cni-none/test/internal/harness"
+	"github.com/cni-none/cni-none/test/internal/podmantest"
 )
 
 func TestMain(m *testing.M) {
-	sandbox.Main(m, "podman", "runc", "conmon", "busybox", "go", "make", "iptables-save")
+	podmantest.Main(m)
 }
 
 const (
@@ -29,7 +30,7 @@ const (
 )
 
 // inside is what a container on the network must look like.
-var inside = sandbox.Facts{
+var inside = podmantest.Facts{
 	"/proc/net/dev": {
 		"Inter-| Receive | Transmit",
 		"face |bytes packets errs drop fifo frame compressed multicast|bytes packets errs drop fifo colls carrier compressed",
@@ -58,7 +59,7 @@ var inside = sandbox.Facts{
 }
 
 // isolated fails the test unless the facts are those of such a container.
-func isolated(t *testing.T, got sandbox.Facts) {
+func isolated(t *testing.T, got podmantest.Facts) {
 	t.Helper()
 	for name, want := range inside {
 		if !slices.Equal(got[name], want) {
@@ -71,8 +72,8 @@ func isolated(t *testing.T, got sandbox.Facts) {
 type fixture struct {
 	testing.TB
 	probe string
-	doc   sandbox.Doc
-	host  sandbox.Host
+	doc   podmantest.Doc
+	host  podmantest.Host
 }
 
 // setUp sets podman up and fails the test if, at its end, anything that a
@@ -80,12 +81,12 @@ type fixture struct {
 // stay when its last container goes, so a test that uses one says bridged.
 func setUp(t *testing.T, bridged bool) *fixture {
 	t.Helper()
-	sandbox.Podman(t)
-	f := &fixture{TB: t, probe: sandbox.Probe(t), doc: sandbox.ReadDoc(t, "docs/runtimes.md", "podman"), host: sandbox.Survey(t)}
+	podmantest.Podman(t)
+	f := &fixture{TB: t, probe: podmantest.Probe(t), doc: podmantest.ReadDoc(t, "docs/runtimes.md", "podman"), host: podmantest.Survey(t)}
 	t.Cleanup(func() {
-		sandbox.Try(t, "podman", "rm", "--all", "--force", "--time", "0")
+		podmantest.Try(t, "podman", "rm", "--all", "--force", "--time", "0")
 		if bridged {
-			sandbox.Run(t, "ip", "link", "delete", "cni-podman0")
+			podmantest.Run(t, "ip", "link", "delete", "cni-podman0")
 		} else {
 			f.host.Clean(t)
 		}
@@ -98,24 +99,24 @@ func setUp(t *testing.T, bridged bool) *fixture {
 }
 
 // look runs a container that looks around, and removes it.
-func (f *fixture) look(args ...string) sandbox.Facts {
+func (f *fixture) look(args ...string) podmantest.Facts {
 	f.Helper()
 	args = append([]string{"podman", "run", "--rm", "--volume", f.probe + ":/probe:ro"}, append(args, "busybox", "/probe")...)
-	return sandbox.ParseFacts(f, sandbox.Run(f, args...))
+	return podmantest.ParseFacts(f, podmantest.Run(f, args...))
 }
 
 // start starts a container that answers on its localhost, and waits until it does.
 func (f *fixture) start(name string, args ...string) {
 	f.Helper()
 	args = append([]string{"podman", "run", "--detach", "--name", name, "--volume", f.probe + ":/probe:ro"}, append(args, "busybox", "/probe", "serve")...)
-	sandbox.Run(f, args...)
-	sandbox.Until(f, name+" serves", func() bool { return f.answers(name) })
+	podmantest.Run(f, args...)
+	harness.Until(f, name+" serves", func() bool { return f.answers(name) })
 }
 
 // inspect looks around in a running container.
-func (f *fixture) inspect(name string) sandbox.Facts {
+func (f *fixture) inspect(name string) podmantest.Facts {
 	f.Helper()
-	facts := sandbox.ParseFacts(f, sandbox.Run(f, "podman", "exec", name, "/probe"))
+	facts := podmantest.ParseFacts(f, podmantest.Run(f, "podman", "exec", name, "/probe"))
 	// The container has used its localhost by now.
 	facts["/proc/net/dev"] = inside["/proc/net/dev"]
 	return facts
@@ -124,7 +125,7 @@ func (f *fixture) inspect(name string) sandbox.Facts {
 // answers says whether the service in a container answers on its localhost.
 func (f *fixture) answers(name string) bool {
 	f.Helper()
-	out, err := sandbox.Try(f, "podman", "exec", name, "/probe", "ask")
+	out, err := podmantest.Try(f, "podman", "exec", name, "/probe", "ask")
 	return err == nil && out == "tcp answers\nudp answers"
 }
 
@@ -138,7 +139,7 @@ func (f *fixture) mustAnswer(name, when string) {
 // networks is what podman inspect says of a container's networks.
 func (f *fixture) networks(name string) map[string]struct{ IPAddress, GlobalIPv6Address, Gateway, MacAddress string } {
 	f.Helper()
-	out := sandbox.Run(f, "podman", "inspect", "--format", "{{json .NetworkSettings.Networks}}", name)
+	out := podmantest.Run(f, "podman", "inspect", "--format", "{{json .NetworkSettings.Networks}}", name)
 	var n map[string]struct{ IPAddress, GlobalIPv6Address, Gateway, MacAddress string }
 	if err := json.Unmarshal([]byte(out), &n); err != nil {
 		f.Fatalf("%v: %s", err, out)
@@ -156,13 +157,13 @@ func (f *fixture) edit(old, new string) {
 	if !strings.Contains(string(b), old) {
 		f.Fatalf("%s has no %q", conflist, old)
 	}
-	sandbox.Write(f, conflist, strings.Replace(string(b), old, new, 1))
+	harness.Write(f, conflist, strings.Replace(string(b), old, new, 1), 0o644)
 }
 
 // driver is what podman network ls says of the network airgap.
 func (f *fixture) driver() string {
 	f.Helper()
-	return sandbox.Run(f, "podman", "network", "ls", "--filter", "name=^airgap$", "--format", "{{.Name}} {{.Driver}}")
+	return podmantest.Run(f, "podman", "network", "ls", "--filter", "name=^airgap$", "--format", "{{.Name}} {{.Driver}}")
 }
 
 // TestCommands runs the commands of the document that come after the setup,
@@ -173,7 +174,7 @@ func TestCommands(t *testing.T) {
 	if len(commands) != 3 {
 		t.Fatalf("%d blocks of commands, not 3", len(commands))
 	}
-	out := sandbox.Run(t, "sh", "-euc", commands[2])
+	out := podmantest.Run(t, "sh", "-euc", commands[2])
 	_, container, ok := strings.Cut(out, "\n]\n")
 	if !ok {
 		t.Fatalf("no end of podman network inspect in:\n%s", out)
@@ -190,7 +191,7 @@ func TestNetwork(t *testing.T) {
 		Name, Driver string
 		Subnets      []any
 	}
-	out := sandbox.Run(t, "podman", "network", "inspect", "airgap")
+	out := podmantest.Run(t, "podman", "network", "inspect", "airgap")
 	if err := json.Unmarshal([]byte(out), &networks); err != nil {
 		t.Fatal(err)
 	}
@@ -218,7 +219,7 @@ func TestControl(t *testing.T) {
 		t.Errorf("tcp 192.0.2.1: %q, not %q", got["tcp 192.0.2.1"], want)
 	}
 	// And the survey of the machine would tell what is left.
-	if now := sandbox.Survey(t); now.Netns == f.host.Netns || now.Links == f.host.Links || now.Processes == f.host.Processes || now.Cache == f.host.Cache {
+	if now := podmantest.Survey(t); now.Netns == f.host.Netns || now.Links == f.host.Links || now.Processes == f.host.Processes || now.Cache == f.host.Cache {
 		t.Errorf("a running container does not show on the machine:\nbefore %v\nnow    %v", f.host, now)
 	}
 }
@@ -243,18 +244,18 @@ func TestTwoContainers(t *testing.T) {
 		}
 	}
 
-	sandbox.Run(t, "podman", "stop", "--time", "0", "a")
+	podmantest.Run(t, "podman", "stop", "--time", "0", "a")
 	f.mustAnswer("b", "a stopped")
-	sandbox.Run(t, "podman", "start", "a")
-	sandbox.Until(t, "a serves again", func() bool { return f.answers("a") })
+	podmantest.Run(t, "podman", "start", "a")
+	harness.Until(t, "a serves again", func() bool { return f.answers("a") })
 	isolated(t, f.inspect("a"))
-	sandbox.Run(t, "podman", "restart", "--time", "0", "a")
-	sandbox.Until(t, "a serves again", func() bool { return f.answers("a") })
+	podmantest.Run(t, "podman", "restart", "--time", "0", "a")
+	harness.Until(t, "a serves again", func() bool { return f.answers("a") })
 	isolated(t, f.inspect("a"))
 
-	sandbox.Run(t, "podman", "rm", "--force", "--time", "0", "a")
+	podmantest.Run(t, "podman", "rm", "--force", "--time", "0", "a")
 	f.mustAnswer("b", "a removed")
-	sandbox.Run(t, "podman", "rm", "--force", "--time", "0", "b")
+	podmantest.Run(t, "podman", "rm", "--force", "--time", "0", "b")
 	f.host.Clean(t)
 }
 
@@ -264,15 +265,15 @@ func TestReload(t *testing.T) {
 	f := setUp(t, false)
 	f.start("a", "--network", "airgap")
 	before := f.inspect("a")
-	sandbox.Run(t, "podman", "network", "reload", "a")
+	podmantest.Run(t, "podman", "network", "reload", "a")
 	f.mustAnswer("a", "reloaded")
 	after := f.inspect("a")
 	isolated(t, after)
 	if before["netns"][0] != after["netns"][0] {
 		t.Errorf("another namespace after reload: %s, then %s", before["netns"], after["netns"])
 	}
-	id := sandbox.Run(t, "podman", "inspect", "--format", "{{.Id}}", "a")
-	sandbox.Run(t, "podman", "rm", "--force", "--time", "0", "a")
+	id := podmantest.Run(t, "podman", "inspect", "--format", "{{.Id}}", "a")
+	podmantest.Run(t, "podman", "rm", "--force", "--time", "0", "a")
 
 	// podman's own leftover, as the document says; nothing else stays.
 	left := "/var/lib/cni/results/airgap-" + id + "-lo"
@@ -294,12 +295,12 @@ func TestReloadHeals(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			f := setUp(t, false)
 			f.start("a", "--network", "airgap", "--cap-add", "NET_ADMIN")
-			sandbox.Run(t, append([]string{"podman", "exec", "a", "busybox"}, broken...)...)
-			addr := func() string { return sandbox.Run(t, "podman", "exec", "a", "ip", "addr") }
+			podmantest.Run(t, append([]string{"podman", "exec", "a", "busybox"}, broken...)...)
+			addr := func() string { return podmantest.Run(t, "podman", "exec", "a", "ip", "addr") }
 			if out := addr(); strings.Contains(out, "LOWER_UP") && strings.Contains(out, "127.0.0.1/8") && strings.Contains(out, "::1/128") {
 				t.Fatalf("nothing was broken: %s", out)
 			}
-			sandbox.Run(t, "podman", "network", "reload", "a")
+			podmantest.Run(t, "podman", "network", "reload", "a")
 			f.mustAnswer("a", "reloaded")
 			got := f.inspect("a")
 			// The kernel gives ::1 no prefix route either, but says so only of one that came by netlink.
@@ -308,8 +309,8 @@ func TestReloadHeals(t *testing.T) {
 			}
 			isolated(t, got)
 			// What podman leaves behind when it reloads, see TestReload.
-			id := sandbox.Run(t, "podman", "inspect", "--format", "{{.Id}}", "a")
-			sandbox.Run(t, "podman", "rm", "--force", "--time", "0", "a")
+			id := podmantest.Run(t, "podman", "inspect", "--format", "{{.Id}}", "a")
+			podmantest.Run(t, "podman", "rm", "--force", "--time", "0", "a")
 			os.Remove("/var/lib/cni/results/airgap-" + id + "-lo")
 		})
 	}
@@ -318,13 +319,13 @@ func TestReloadHeals(t *testing.T) {
 func TestDisconnect(t *testing.T) {
 	f := setUp(t, false)
 	f.start("a", "--network", "airgap")
-	sandbox.Run(t, "podman", "network", "disconnect", "airgap", "a")
+	podmantest.Run(t, "podman", "network", "disconnect", "airgap", "a")
 	f.mustAnswer("a", "disconnected")
 	isolated(t, f.inspect("a"))
 	if got := f.networks("a"); len(got) != 0 {
 		t.Errorf("still connected: %+v", got)
 	}
-	sandbox.Run(t, "podman", "network", "connect", "airgap", "a")
+	podmantest.Run(t, "podman", "network", "connect", "airgap", "a")
 	f.mustAnswer("a", "connected again")
 	isolated(t, f.inspect("a"))
 }
@@ -336,13 +337,13 @@ func TestConnectToBridged(t *testing.T) {
 	f.start("a", "--network", "podman")
 	before := f.inspect("a")
 	refused := f.doc.Under(t, "What is refused")
-	out := sandbox.Fail(t, "podman", "network", "connect", "airgap", "a")
+	out := podmantest.Fail(t, "podman", "network", "connect", "airgap", "a")
 	refused.Has(t, out)
 	if !strings.Contains(out, "eth0 (veth)") {
 		t.Errorf("does not name what is in the way: %s", out)
 	}
-	refused.Has(t, sandbox.Fail(t, "podman", "inspect", "--format", "{{.NetworkSettings.Networks}}", "a"))
-	sandbox.Run(t, "podman", "network", "disconnect", "airgap", "a")
+	refused.Has(t, podmantest.Fail(t, "podman", "inspect", "--format", "{{.NetworkSettings.Networks}}", "a"))
+	podmantest.Run(t, "podman", "network", "disconnect", "airgap", "a")
 	if got := f.networks("a"); len(got) != 1 || got["podman"].IPAddress == "" {
 		t.Errorf("podman inspect: %+v", got)
 	}
@@ -353,11 +354,11 @@ func TestConnectToBridged(t *testing.T) {
 	}
 
 	// The namespace is known on the other side for as long as it lives.
-	sandbox.Run(t, "podman", "network", "disconnect", "podman", "a")
-	refused.Has(t, sandbox.Fail(t, "podman", "network", "connect", "airgap", "a"))
+	podmantest.Run(t, "podman", "network", "disconnect", "podman", "a")
+	refused.Has(t, podmantest.Fail(t, "podman", "network", "connect", "airgap", "a"))
 	// A restart gives the container a new one.
-	sandbox.Run(t, "podman", "restart", "--time", "0", "a")
-	sandbox.Until(t, "a serves again", func() bool { return f.answers("a") })
+	podmantest.Run(t, "podman", "restart", "--time", "0", "a")
+	harness.Until(t, "a serves again", func() bool { return f.answers("a") })
 	isolated(t, f.inspect("a"))
 }
 
@@ -367,7 +368,7 @@ func TestConnectedLater(t *testing.T) {
 	f := setUp(t, true)
 	f.start("a", "--network", "airgap")
 	check := func() (string, error) {
-		netns := sandbox.Run(t, "podman", "inspect", "--format", "{{.NetworkSettings.SandboxKey}}", "a")
+		netns := podmantest.Run(t, "podman", "inspect", "--format", "{{.NetworkSettings.SandboxKey}}", "a")
 		cmd := exec.Command(plugin)
 		cmd.Env = []string{"CNI_COMMAND=CHECK", "CNI_CONTAINERID=a", "CNI_IFNAME=eth0", "CNI_NETNS=" + netns, "CNI_PATH=/opt/cni/bin"}
 		cmd.Stdin = strings.NewReader(`{"cniVersion": "1.0.0", "name": "airgap", "type": "none"}`)
@@ -377,14 +378,14 @@ func TestConnectedLater(t *testing.T) {
 	if out, err := check(); err != nil {
 		t.Errorf("CHECK of an isolated container: %v: %s", err, out)
 	}
-	sandbox.Run(t, "podman", "network", "connect", "podman", "a")
+	podmantest.Run(t, "podman", "network", "connect", "podman", "a")
 	if got := f.inspect("a")["/sys/class/net"]; !slices.Equal(got, []string{"eth1", "lo"}) {
 		t.Errorf("interfaces %q: podman does not do any more what the document warns of", got)
 	}
 	if out, err := check(); err == nil || !strings.Contains(out, "eth1") {
 		t.Errorf("CHECK does not name what came later: %v: %s", err, out)
 	}
-	sandbox.Run(t, "podman", "network", "disconnect", "podman", "a")
+	podmantest.Run(t, "podman", "network", "disconnect", "podman", "a")
 	isolated(t, f.inspect("a"))
 	if out, err := check(); err == nil {
 		t.Errorf("CHECK forgets that there was another network: %s", out)
@@ -402,12 +403,12 @@ func TestRefused(t *testing.T) {
 	} {
 		t.Run(strings.Join(args, " "), func(t *testing.T) {
 			args := append([]string{"podman", "run", "--rm"}, append(args, "busybox", "sh", "-c", "echo ran")...)
-			out := sandbox.Fail(t, args...)
+			out := podmantest.Fail(t, args...)
 			f.doc.Under(t, "What is refused").Has(t, out)
 			if strings.Contains(out, "ran\n") || !strings.Contains(out, "another network") {
 				t.Errorf("does not say what to do: %s", out)
 			}
-			if out := sandbox.Run(t, "podman", "ps", "--all", "--quiet"); out != "" {
+			if out := podmantest.Run(t, "podman", "ps", "--all", "--quiet"); out != "" {
 				t.Errorf("a container is left: %s", out)
 			}
 			f.host.Clean(t)
@@ -421,8 +422,8 @@ func TestRefused(t *testing.T) {
 func TestEveryContainer(t *testing.T) {
 	f := setUp(t, false)
 	doc := f.doc.Under(t, "Every container, unless it says otherwise")
-	out := sandbox.Run(t, "sh", "-euc", doc.Commands()[0])
-	sandbox.Plugin(t, "/opt/cni/airgap/bin/none")
+	out := podmantest.Run(t, "sh", "-euc", doc.Commands()[0])
+	harness.ReplacePlugin(t, "/opt/cni/airgap/bin/none")
 	// make tells what it does, and then the container speaks.
 	f.doc.Has(t, out[strings.LastIndex(out, "1: lo:"):])
 	isolated(t, f.look())
@@ -430,9 +431,9 @@ func TestEveryContainer(t *testing.T) {
 	if got := f.networks("a"); len(got) != 1 || got["airgap"].IPAddress != "" {
 		t.Errorf("podman inspect: %+v", got)
 	}
-	sandbox.Run(t, "podman", "rm", "--force", "--time", "0", "a")
-	sandbox.Run(t, "podman", "network", "prune", "--force")
-	if out := sandbox.Fail(t, "podman", "network", "rm", "airgap"); out != "Error: default network airgap cannot be removed" {
+	podmantest.Run(t, "podman", "rm", "--force", "--time", "0", "a")
+	podmantest.Run(t, "podman", "network", "prune", "--force")
+	if out := podmantest.Fail(t, "podman", "network", "rm", "airgap"); out != "Error: default network airgap cannot be removed" {
 		t.Errorf("podman network rm: %s", out)
 	}
 	isolated(t, f.look())
@@ -443,7 +444,7 @@ func TestEveryContainer(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer os.Rename(path+".away", path)
-			out := sandbox.Fail(t, "podman", "run", "--rm", "busybox", "sh", "-c", "echo ran")
+			out := podmantest.Fail(t, "podman", "run", "--rm", "busybox", "sh", "-c", "echo ran")
 			doc.Has(t, out[strings.LastIndex(out, "Error:"):])
 			f.host.Clean(t)
 		})
@@ -455,12 +456,12 @@ func TestEveryContainer(t *testing.T) {
 // podman makes up a bridge under the name of the default network.
 func TestDefaultFailsOpen(t *testing.T) {
 	f := setUp(t, true)
-	sandbox.Write(t, dropins+"20-default.conf", "[network]\ndefault_network = \"airgap\"\n")
+	harness.Write(t, dropins+"20-default.conf", "[network]\ndefault_network = \"airgap\"\n", 0o644)
 	isolated(t, f.look())
 	if err := os.Remove(plugin); err != nil {
 		t.Fatal(err)
 	}
-	out := sandbox.Run(t, "podman", "run", "--rm", "busybox", "sh", "-c", "ip -o link | cut -d: -f2")
+	out := podmantest.Run(t, "podman", "run", "--rm", "busybox", "sh", "-c", "ip -o link | cut -d: -f2")
 	warning, links, _ := strings.Cut(out, "\n")
 	f.doc.Under(t, "Every container, unless it says otherwise").Has(t, warning)
 	if !strings.Contains(links, "eth0") {
@@ -483,7 +484,7 @@ func TestBroken(t *testing.T) {
 		{"a single conf", func(*fixture) error { return os.Rename(conflist, strings.TrimSuffix(conflist, "list")) }},
 		{"no JSON", func(f *fixture) error {
 			b, err := os.ReadFile(conflist)
-			sandbox.Write(f, conflist, string(b)+"}\n")
+			harness.Write(f, conflist, string(b)+"}\n", 0o644)
 			return err
 		}},
 		{"cniVersion too new", func(f *fixture) error {
@@ -496,7 +497,7 @@ func TestBroken(t *testing.T) {
 			return nil
 		}},
 		{"netavark", func(f *fixture) error {
-			sandbox.Write(f, dropins+"99-netavark.conf", "[network]\nnetwork_backend = \"netavark\"\n")
+			harness.Write(f, dropins+"99-netavark.conf", "[network]\nnetwork_backend = \"netavark\"\n", 0o644)
 			return nil
 		}},
 	}
@@ -507,14 +508,14 @@ func TestBroken(t *testing.T) {
 			if err := test.do(f); err != nil {
 				t.Fatal(err)
 			}
-			out := sandbox.Fail(t, "podman", "run", "--rm", "--network", "airgap", "busybox", "sh", "-c", "echo ran")
+			out := podmantest.Fail(t, "podman", "run", "--rm", "--network", "airgap", "busybox", "sh", "-c", "echo ran")
 			out = strings.Join(slices.DeleteFunc(strings.Split(out, "\n"), func(line string) bool {
 				return strings.Contains(line, "Failed to load cached network config")
 			}), "\n")
 			f.doc.Under(t, "When it does not work").Has(t, out)
 			// Nothing may run as if it were isolated, and podman has to clean up again.
 			os.Remove(dropins + "99-netavark.conf")
-			if out := sandbox.Run(t, "podman", "ps", "--all", "--quiet"); out != "" {
+			if out := podmantest.Run(t, "podman", "ps", "--all", "--quiet"); out != "" {
 				t.Errorf("a container is left: %s", out)
 			}
 		})
@@ -525,14 +526,14 @@ func TestBroken(t *testing.T) {
 func TestPruned(t *testing.T) {
 	f := setUp(t, false)
 	f.start("a", "--network", "airgap")
-	sandbox.Run(t, "podman", "network", "prune", "--force")
-	sandbox.Fail(t, "podman", "network", "rm", "airgap")
+	podmantest.Run(t, "podman", "network", "prune", "--force")
+	podmantest.Fail(t, "podman", "network", "rm", "airgap")
 	if got := f.driver(); got != "airgap none" {
 		t.Errorf("a network in use is gone: %q", got)
 	}
 	f.mustAnswer("a", "pruned")
-	sandbox.Run(t, "podman", "rm", "--force", "--time", "0", "a")
-	sandbox.Run(t, "podman", "network", "prune", "--force")
+	podmantest.Run(t, "podman", "rm", "--force", "--time", "0", "a")
+	podmantest.Run(t, "podman", "network", "prune", "--force")
 	if _, err := os.Stat(conflist); !os.IsNotExist(err) {
 		t.Errorf("podman network prune leaves the conflist now: change the document (%v)", err)
 	}
@@ -542,7 +543,7 @@ func TestPruned(t *testing.T) {
 func TestBuiltInName(t *testing.T) {
 	f := setUp(t, false)
 	f.edit(`"name": "airgap"`, `"name": "none"`)
-	if out := sandbox.Run(t, "podman", "network", "ls", "--format", "{{.Name}} {{.Driver}}"); !strings.Contains(out, "none none\n") {
+	if out := podmantest.Run(t, "podman", "network", "ls", "--format", "{{.Name}} {{.Driver}}"); !strings.Contains(out, "none none\n") {
 		t.Errorf("podman network ls: %s", out)
 	}
 	// Without the plugin it is the same: podman's own none needs none.

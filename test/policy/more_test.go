@@ -14,6 +14,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
+
+	"github.com/cni-none/cni-none/test/internal/harness"
 )
 
 // testRuntimeClasses goes last: it deletes the class that the other tests use.
@@ -73,12 +75,12 @@ func (s *suite) testRuntimeClasses(t *testing.T) {
 // testSamples creates what deploy/kubernetes shows: the pods, and pods from the
 // templates of what makes pods. A controller's pods pass where these do.
 func (s *suite) testSamples(t *testing.T) {
-	files, err := filepath.Glob(root + "/deploy/kubernetes/*.yaml")
+	files, err := filepath.Glob(harness.Repo("deploy/kubernetes/*.yaml"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if len(files) == 0 {
-		missing(t, "no samples in deploy/kubernetes")
+		harness.Skip(t, "no samples in deploy/kubernetes")
 	}
 	ns := s.namespace(t, "samples", map[string]string{"cni-none.dev/hermetic-only": "true"})
 	pods := 0
@@ -116,9 +118,10 @@ func (s *suite) testSamples(t *testing.T) {
 
 // testFindServices runs the script on a namespace with Services of every sort.
 func (s *suite) testFindServices(t *testing.T) {
-	script := root + "/deploy/kubernetes/find-services.sh"
+	script := harness.Repo("deploy/kubernetes/find-services.sh")
 	find := func(args ...string) (string, string) {
-		out, err := s.command(t, script, args...)
+		b, err := s.Command(append([]string{script}, args...)...).CombinedOutput()
+		out := string(b)
 		code := "0"
 		if err != nil {
 			code = strings.TrimPrefix(err.Error(), "exit status ")
@@ -219,8 +222,8 @@ func (s *suite) testDefaults(t *testing.T) {
 	for _, r := range resources.APIResources {
 		served = served || r.Name == "mutatingadmissionpolicies"
 	}
-	out, err := s.kubectl(t, "apply", "-k", policyDir+"/defaults")
-	if s.version == "134" {
+	out, err := s.Kubectl("apply", "-k", policyDir+"/defaults")
+	if s.Version == "134" {
 		if served || err == nil || !strings.Contains(out, `no matches for kind "MutatingAdmissionPolicy"`) {
 			t.Errorf("served: %v, kubectl apply: %v\n%s", served, err, out)
 		}
@@ -241,7 +244,7 @@ func (s *suite) testDefaults(t *testing.T) {
 		}
 		return p
 	}
-	eventually(t, "the defaults to be set", func() error {
+	harness.Eventually(t, "the defaults to be set", func() error {
 		_, err := s.tryCreate(t, s.ns, bare(hermetic))
 		return err
 	})
@@ -325,10 +328,10 @@ func (s *suite) testDefaults(t *testing.T) {
 
 // testRemove takes the policies away again, as a user does.
 func (s *suite) testRemove(t *testing.T) {
-	if out, err := s.kubectl(t, "delete", "-k", policyDir); err != nil {
+	if out, err := s.Kubectl("delete", "-k", policyDir); err != nil {
 		t.Fatalf("kubectl delete: %v\n%s", err, out)
 	}
-	eventually(t, "the policies to be gone", func() error {
+	harness.Eventually(t, "the policies to be gone", func() error {
 		_, err := s.tryCreate(t, s.ns, pod(hermetic, hostNetwork))
 		return err
 	})

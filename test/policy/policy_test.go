@@ -17,6 +17,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/client-go/kubernetes/scheme"
 	"sigs.k8s.io/yaml"
+
+	"github.com/cni-none/cni-none/test/internal/harness"
 )
 
 const (
@@ -29,7 +31,7 @@ const (
 
 // suite is the state of the tests on one cluster: they run in order.
 type suite struct {
-	*cluster
+	*server
 	policies []admissionv1.ValidatingAdmissionPolicy
 	refused  map[string]bool // by message: the rules that have been seen to refuse
 	ns       string          // a namespace without labels
@@ -39,7 +41,7 @@ func TestPolicies(t *testing.T) {
 	for n, version := range []string{"134", "136"} {
 		t.Run(version, func(t *testing.T) {
 			t.Parallel()
-			s := &suite{cluster: start(t, version, n), refused: map[string]bool{}}
+			s := &suite{server: start(t, version, n), refused: map[string]bool{}}
 			s.load(t)
 			s.ns = s.namespace(t, "plain", nil)
 			for _, name := range []string{"airgap", "airgap-other", "airgapped"} {
@@ -132,7 +134,7 @@ func (s *suite) install(t *testing.T) {
 	only := s.namespace(t, "install-hermetic-only", map[string]string{"cni-none.dev/hermetic-only": "true"})
 	updated := s.create(t, s.ns, pod(hermetic))
 
-	if out, err := s.kubectl(t, "apply", "-k", policyDir); err != nil {
+	if out, err := s.Kubectl("apply", "-k", policyDir); err != nil {
 		t.Fatalf("kubectl apply: %v\n%s", err, out)
 	}
 	dry := metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}}
@@ -161,7 +163,7 @@ func (s *suite) install(t *testing.T) {
 		},
 		"cni-none-no-exec": func() error { return s.connect(t, locked, target.Name, "exec") },
 	} {
-		eventually(t, policy+" to be enforced", func() error {
+		harness.Eventually(t, policy+" to be enforced", func() error {
 			err := try()
 			if err == nil || !strings.Contains(err.Error(), "ValidatingAdmissionPolicy '"+policy+"'") {
 				return fmt.Errorf("not refused by it: %v", err)
@@ -289,7 +291,7 @@ func (s *suite) testTypeCheck(t *testing.T) {
 		t.Fatal(err)
 	}
 	warnings := func(name string) (found []admissionv1.ExpressionWarning) {
-		eventually(t, "the type check of "+name, func() error {
+		harness.Eventually(t, "the type check of "+name, func() error {
 			p, err := policies.Get(t.Context(), name, metav1.GetOptions{})
 			if err != nil {
 				return err
@@ -481,7 +483,7 @@ func (s *suite) testContainers(t *testing.T) {
 func (s *suite) testKubectlDebug(t *testing.T) {
 	p := s.create(t, s.ns, pod(hermetic))
 	debug := func(profile string) (string, error) {
-		return s.kubectl(t, "debug", "-n", s.ns, p.Name, "--image=busybox", "--profile="+profile, "--", "true")
+		return s.Kubectl("debug", "-n", s.ns, p.Name, "--image=busybox", "--profile="+profile, "--", "true")
 	}
 	if out, err := debug("general"); err == nil || !strings.Contains(out, "for kubectl debug use --profile=restricted") {
 		t.Errorf("general: %v\n%s", err, out)
@@ -584,7 +586,7 @@ func (s *suite) testNamespaceDecides(t *testing.T) {
 		t.Fatal(err)
 	}
 	unsaid := func(p *corev1.Pod) { p.Spec.AutomountServiceAccountToken = nil }
-	eventually(t, "the API server to see the ServiceAccount's change", func() error {
+	harness.Eventually(t, "the API server to see the ServiceAccount's change", func() error {
 		p, err := s.tryCreate(t, ambient, pod(unsaid))
 		if err == nil && len(p.Spec.Volumes) > 0 {
 			return fmt.Errorf("volume %s", p.Spec.Volumes[0].Name)
@@ -703,7 +705,7 @@ func (s *suite) testOldPods(t *testing.T, pods []*corev1.Pod) {
 		if err := s.patch(t, p, `[{"op":"remove","path":"/metadata/finalizers"}]`); err != nil {
 			t.Errorf("the finalizer: %v", err)
 		}
-		eventually(t, "the pod to be gone", func() error {
+		harness.Eventually(t, "the pod to be gone", func() error {
 			if _, err := s.CoreV1().Pods(s.ns).Get(t.Context(), p.Name, metav1.GetOptions{}); err == nil {
 				return fmt.Errorf("%s is still there", p.Name)
 			}
@@ -760,7 +762,7 @@ func (s *suite) testBindings(t *testing.T) {
 					t.Error("the annotation did not reach the pod: the rules on bindings are for nothing")
 				}
 				// Labels do since 1.35.
-				if _, ok := bound.Labels[test.label]; test.label != "" && ok != (s.version == "136") {
+				if _, ok := bound.Labels[test.label]; test.label != "" && ok != (s.Version == "136") {
 					t.Errorf("the label reached the pod: %v", ok)
 				}
 				return
@@ -825,11 +827,11 @@ func (s *suite) testNoExec(t *testing.T) {
 	}
 	t.Run("what a user sees", func(t *testing.T) {
 		// kubectl waits for the container to run only where it attaches.
-		out, err := s.kubectl(t, "exec", "-n", locked, inLocked.Name, "-c", "c0", "--", "true")
+		out, err := s.Kubectl("exec", "-n", locked, inLocked.Name, "-c", "c0", "--", "true")
 		if err == nil || !strings.Contains(out, "exec, attach and port-forward are off in this namespace") {
 			t.Errorf("kubectl exec: %v\n%s", err, out)
 		}
-		out, err = s.kubectl(t, "logs", "-n", locked, inLocked.Name, "-c", "c0")
+		out, err = s.Kubectl("logs", "-n", locked, inLocked.Name, "-c", "c0")
 		if strings.Contains(out, "denied request") {
 			t.Errorf("kubectl logs: %v\n%s", err, out)
 		}

@@ -25,23 +25,15 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cni-none/cni-none/internal/nstest"
-	"github.com/cni-none/cni-none/test/scratch"
+	"github.com/cni-none/cni-none/test/internal/harness"
+	"github.com/cni-none/cni-none/test/internal/plugintest"
 )
 
 var (
-	plugin = flag.String("plugin", "../../bin/none", "the plugin to test")
-	full   = flag.Bool("full", false, "full size instead of a sample")
+	full = flag.Bool("full", false, "full size instead of a sample")
 )
 
-func TestMain(m *testing.M) {
-	flag.Parse()
-	scratch.Absolute(plugin)
-	if _, err := os.Stat(*plugin); err != nil {
-		fmt.Fprintln(os.Stderr, err, "(run test/run.sh soak)")
-		os.Exit(1)
-	}
-	os.Exit(m.Run())
-}
+func TestMain(m *testing.M) { harness.Main(m) }
 
 // size is how often something is done.
 func size(sample, whole int) int {
@@ -52,15 +44,15 @@ func size(sample, whole int) int {
 }
 
 // hostUntouched compares the stand-in for the host with how it was.
-func hostUntouched(t *testing.T, node *scratch.Node) (check func()) {
+func hostUntouched(t *testing.T, node *plugintest.Node) (check func()) {
 	t.Helper()
-	before, err := scratch.Look(node.Path)
+	before, err := plugintest.Look(node.Path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return func() {
 		t.Helper()
-		after, err := scratch.Look(node.Path)
+		after, err := plugintest.Look(node.Path)
 		if err != nil || !slices.Equal(before, after) {
 			t.Errorf("the host was touched (%v):\nbefore %v\nafter  %v", err, before, after)
 		}
@@ -68,9 +60,9 @@ func hostUntouched(t *testing.T, node *scratch.Node) (check func()) {
 }
 
 // must is a call that has to succeed.
-func must(t *testing.T, node *scratch.Node, command, ns string) scratch.Outcome {
+func must(t *testing.T, node *plugintest.Node, command, ns string) plugintest.Outcome {
 	t.Helper()
-	o := node.Run(t, scratch.Call{Plugin: *plugin, Command: command, Netns: ns})
+	o := node.Run(t, plugintest.Call{Plugin: harness.Plugin(), Command: command, Netns: ns})
 	if e, err := o.Contract(); err != nil || e != nil {
 		t.Errorf("%s: %s", command, o)
 	}
@@ -103,7 +95,7 @@ func (c *tally) String() string {
 
 // what names an outcome, or fails the test when it breaks the contract or has
 // none of the given codes.
-func what(t *testing.T, o scratch.Outcome, codes ...uint) string {
+func what(t *testing.T, o plugintest.Outcome, codes ...uint) string {
 	t.Helper()
 	e, err := o.Contract()
 	switch {
@@ -121,7 +113,7 @@ func what(t *testing.T, o scratch.Outcome, codes ...uint) string {
 // TestKilled kills ADD at random moments. Whatever it left, CHECK must not call
 // it good when it is not, and the next ADD finishes the job.
 func TestKilled(t *testing.T) {
-	node, ns := scratch.NewNode(t), nstest.New(t).Path
+	node, ns := plugintest.NewNode(t), nstest.New(t).Path
 	untouched := hostUntouched(t, node)
 	// The shortest of a few: a longer guess would let most of them end before.
 	typical := must(t, node, "ADD", ns).Took
@@ -134,17 +126,17 @@ func TestKilled(t *testing.T) {
 		if calls == 20*kills {
 			t.Fatalf("%d of %d ADDs were killed in time", killed, calls)
 		}
-		if err := scratch.SetLo(ns, false); err != nil {
+		if err := plugintest.SetLo(ns, false); err != nil {
 			t.Fatal(err)
 		}
-		cmd := scratch.Call{Plugin: *plugin, Command: "ADD", Netns: ns}.Cmd(context.Background())
+		cmd := plugintest.Call{Plugin: harness.Plugin(), Command: "ADD", Netns: ns}.Cmd(context.Background())
 		if err := node.Try(cmd.Start); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Duration(rand.Int64N(int64(typical))))
 		_ = cmd.Process.Kill() // it may have ended
 		_ = cmd.Wait()
-		truth := scratch.Isolated(ns)
+		truth := plugintest.Isolated(ns)
 		if cmd.ProcessState.Success() {
 			if truth != nil {
 				t.Errorf("ADD succeeded: %v", truth)
@@ -157,12 +149,12 @@ func TestKilled(t *testing.T) {
 		} else {
 			c.add("before or in its work")
 		}
-		check := node.Run(t, scratch.Call{Plugin: *plugin, Command: "CHECK", Netns: ns})
+		check := node.Run(t, plugintest.Call{Plugin: harness.Plugin(), Command: "CHECK", Netns: ns})
 		if what(t, check, 101) == "success" && truth != nil {
 			t.Errorf("CHECK calls it good: %v", truth)
 		}
 		must(t, node, "ADD", ns)
-		if err := scratch.Isolated(ns); err != nil {
+		if err := plugintest.Isolated(ns); err != nil {
 			t.Errorf("the next ADD did not finish the job: %v", err)
 		}
 		untouched()
@@ -173,7 +165,7 @@ func TestKilled(t *testing.T) {
 // TestCycles calls ADD, CHECK and DEL over and over on namespaces that live on.
 func TestCycles(t *testing.T) {
 	namespaces, cycles := size(50, 1000), size(300, 10000)
-	node := scratch.NewNode(t)
+	node := plugintest.NewNode(t)
 	untouched := hostUntouched(t, node)
 	inodes := map[uint64]bool{}
 	var took []time.Duration
@@ -199,7 +191,7 @@ func TestCycles(t *testing.T) {
 			rss = append(rss, max(add.Usage.Maxrss, check.Usage.Maxrss, del.Usage.Maxrss))
 		}
 		for _, ns := range paths {
-			if err := scratch.Isolated(ns); err != nil {
+			if err := plugintest.Isolated(ns); err != nil {
 				t.Error(err)
 			}
 		}
@@ -256,7 +248,7 @@ func running(t *testing.T) (n int) {
 	t.Helper()
 	exes, _ := filepath.Glob("/proc/[0-9]*/exe")
 	for _, exe := range exes {
-		if to, _ := os.Readlink(exe); to == *plugin {
+		if to, _ := os.Readlink(exe); to == harness.Plugin() {
 			n++
 		}
 	}
@@ -282,7 +274,7 @@ func held(t *testing.T, inodes map[uint64]bool) (who []string) {
 // TestNamespaceDies ends the only process in the namespace while ADD works on
 // it. Either ADD had it in time, or it says that there is none.
 func TestNamespaceDies(t *testing.T) {
-	node := scratch.NewNode(t)
+	node := plugintest.NewNode(t)
 	untouched := hostUntouched(t, node)
 	typical := must(t, node, "ADD", nstest.New(t).Path).Took
 	var c tally
@@ -292,7 +284,7 @@ func TestNamespaceDies(t *testing.T) {
 		holder.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
 		path, stop := start(t, node, holder)
 		time.AfterFunc(time.Duration(rand.Int64N(int64(typical))), stop)
-		o := node.Run(t, scratch.Call{Plugin: *plugin, Command: "ADD", Netns: path})
+		o := node.Run(t, plugintest.Call{Plugin: harness.Plugin(), Command: "ADD", Netns: path})
 		// 3: no such file any more; 8: the PID is a zombie's or somebody else's;
 		c.add(what(t, o, 3, 8))
 		stop()
@@ -303,7 +295,7 @@ func TestNamespaceDies(t *testing.T) {
 
 // start starts a process that makes a network namespace, and returns the path
 // to that once it is there.
-func start(t *testing.T, node *scratch.Node, cmd *exec.Cmd) (path string, stop func()) {
+func start(t *testing.T, node *plugintest.Node, cmd *exec.Cmd) (path string, stop func()) {
 	t.Helper()
 	if err := node.Try(cmd.Start); err != nil {
 		t.Fatal(err)
@@ -332,22 +324,22 @@ func start(t *testing.T, node *scratch.Node, cmd *exec.Cmd) (path string, stop f
 func TestNoRoom(t *testing.T) {
 	const atOnce = 200
 	t.Run("files", func(t *testing.T) {
-		node := scratch.NewNode(t)
+		node := plugintest.NewNode(t)
 		untouched := hostUntouched(t, node)
 		ns := nstest.New(t).Path
 		for _, limit := range []int{3, 4, 5, 6, 8, 64} {
-			if err := scratch.SetLo(ns, false); err != nil {
+			if err := plugintest.SetLo(ns, false); err != nil {
 				t.Fatal(err)
 			}
 			var c tally
 			together(atOnce, func(int) {
-				c.add(what(t, node.Run(t, scratch.Call{Plugin: *plugin, Command: "ADD", Netns: ns,
+				c.add(what(t, node.Run(t, plugintest.Call{Plugin: harness.Plugin(), Command: "ADD", Netns: ns,
 					Wrap: []string{"prlimit", fmt.Sprintf("--nofile=%d:%d", limit, limit), "--"}}), 102))
 			})
 			fmt.Printf("%d ADDs at once, ulimit -n %d: %s\n", atOnce, limit, &c)
 			untouched()
 			must(t, node, "ADD", ns)
-			if err := scratch.Isolated(ns); err != nil {
+			if err := plugintest.Isolated(ns); err != nil {
 				t.Error(err)
 			}
 		}
@@ -355,7 +347,7 @@ func TestNoRoom(t *testing.T) {
 	// The limit on processes does not bind root, nor whoever has CAP_SYS_ADMIN on
 	// the machine (fork.c). It binds root of a user namespace: rootless podman.
 	t.Run("processes", func(t *testing.T) {
-		node := scratch.NewNode(t)
+		node := plugintest.NewNode(t)
 		anchor := exec.Command("sh", "-c", "unshare --net sleep 300 & echo $!; wait")
 		const uid = 61234
 		anchor.SysProcAttr = &syscall.SysProcAttr{
@@ -380,11 +372,11 @@ func TestNoRoom(t *testing.T) {
 			time.Sleep(10 * time.Millisecond)
 		}
 		for _, limit := range []int{20, 100, 2000} {
-			if err := scratch.SetLo(target, false); err != nil {
+			if err := plugintest.SetLo(target, false); err != nil {
 				t.Fatal(err)
 			}
-			inside := func(limit int) scratch.Outcome {
-				return node.Run(t, scratch.Call{Plugin: *plugin, Command: "ADD", Netns: target, Wrap: []string{
+			inside := func(limit int) plugintest.Outcome {
+				return node.Run(t, plugintest.Call{Plugin: harness.Plugin(), Command: "ADD", Netns: target, Wrap: []string{
 					"nsenter", "--target", fmt.Sprint(pid), "--user", "--net", "--preserve-credentials", "--setuid", "0", "--setgid", "0",
 					"prlimit", fmt.Sprintf("--nproc=%d:%d", limit, limit), "--"}})
 			}
@@ -405,7 +397,7 @@ func TestNoRoom(t *testing.T) {
 			if o := inside(2000); what(t, o) != "success" {
 				t.Errorf("the next ADD: %s", o)
 			}
-			if err := scratch.Isolated(target); err != nil {
+			if err := plugintest.Isolated(target); err != nil {
 				t.Error(err)
 			}
 		}
@@ -430,7 +422,7 @@ func together(n int, fn func(i int)) {
 // that netlink dumps are interrupted. The answer may be that it is changing
 // (11) or what there was to see at that moment; never something else.
 func TestChanging(t *testing.T) {
-	shared := strings.Replace(scratch.Conf, "{", `{"exclusive":false,`, 1)
+	shared := strings.Replace(plugintest.Conf, "{", `{"exclusive":false,`, 1)
 	veth := func(h *netlink.Handle, _ netlink.Link, i int) error {
 		la := netlink.NewLinkAttrs()
 		la.Name = fmt.Sprint("churn", i%3)
@@ -466,19 +458,19 @@ func TestChanging(t *testing.T) {
 		codes      []uint
 		stays      bool // a veth pair is there all the time: success would be a lie
 	}{
-		{"interfaces, exclusive", scratch.Conf, veth, []uint{11, 100}, false},
-		{"interfaces beside one that stays, exclusive", scratch.Conf, veth, []uint{11, 100}, true},
-		{"the name of one that stays, exclusive", scratch.Conf, rename, []uint{11, 100}, true},
+		{"interfaces, exclusive", plugintest.Conf, veth, []uint{11, 100}, false},
+		{"interfaces beside one that stays, exclusive", plugintest.Conf, veth, []uint{11, 100}, true},
+		{"the name of one that stays, exclusive", plugintest.Conf, rename, []uint{11, 100}, true},
 		{"interfaces, not exclusive", shared, veth, []uint{11}, false},
-		{"addresses of lo", scratch.Conf, address, []uint{11}, false},
-		{"lo goes down and up", scratch.Conf, down, []uint{11, 101}, false},
+		{"addresses of lo", plugintest.Conf, address, []uint{11}, false},
+		{"lo goes down and up", plugintest.Conf, down, []uint{11, 101}, false},
 	} {
 		t.Run(s.name, func(t *testing.T) {
-			node, ns := scratch.NewNode(t), nstest.New(t).Path
+			node, ns := plugintest.NewNode(t), nstest.New(t).Path
 			untouched := hostUntouched(t, node)
 			must(t, node, "ADD", ns)
 			// Enough addresses that a dump takes several messages.
-			err := scratch.With(ns, func(h *netlink.Handle) error {
+			err := plugintest.With(ns, func(h *netlink.Handle) error {
 				lo, err := h.LinkByName("lo")
 				for i := 0; i < 1000 && err == nil; i++ {
 					a, _ := netlink.ParseAddr(fmt.Sprintf("127.8.%d.%d/32", i/250, 1+i%250))
@@ -492,7 +484,7 @@ func TestChanging(t *testing.T) {
 			if s.stays {
 				la := netlink.NewLinkAttrs()
 				la.Name = "stays0"
-				err := scratch.With(ns, func(h *netlink.Handle) error { return h.LinkAdd(&netlink.Veth{LinkAttrs: la, PeerName: "stayspeer"}) })
+				err := plugintest.With(ns, func(h *netlink.Handle) error { return h.LinkAdd(&netlink.Veth{LinkAttrs: la, PeerName: "stayspeer"}) })
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -500,7 +492,7 @@ func TestChanging(t *testing.T) {
 			stop, done := make(chan struct{}), make(chan error, 1)
 			changes := 0
 			go func() {
-				done <- scratch.With(ns, func(h *netlink.Handle) error {
+				done <- plugintest.With(ns, func(h *netlink.Handle) error {
 					lo, err := h.LinkByName("lo")
 					if err != nil {
 						return err
@@ -521,7 +513,7 @@ func TestChanging(t *testing.T) {
 			n := size(40, 1000)
 			for i := range n {
 				command := []string{"ADD", "CHECK"}[i%2]
-				answer := what(t, node.Run(t, scratch.Call{Plugin: *plugin, Command: command, Netns: ns, Conf: s.conf}), s.codes...)
+				answer := what(t, node.Run(t, plugintest.Call{Plugin: harness.Plugin(), Command: command, Netns: ns, Conf: s.conf}), s.codes...)
 				if s.stays && answer == "success" {
 					t.Errorf("%s succeeded, and there was another interface all the time", command)
 				}
@@ -534,7 +526,7 @@ func TestChanging(t *testing.T) {
 			fmt.Printf("%d calls during %d changes (%s): %s\n", n, changes, s.name, &c)
 			untouched()
 			if s.stays {
-				err := scratch.With(ns, func(h *netlink.Handle) error {
+				err := plugintest.With(ns, func(h *netlink.Handle) error {
 					l, err := h.LinkByName("stayspeer")
 					if err != nil {
 						return err

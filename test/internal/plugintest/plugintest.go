@@ -1,4 +1,4 @@
-// Package scratch gives a hostile test a stand-in for the node.
+// Package plugintest gives a hostile test a stand-in for the node.
 //
 // A [Node] is a network namespace with a loopback interface that is up, like
 // that of a machine, and a plugin that is started on it has it as its own.
@@ -8,7 +8,7 @@
 //
 // Look does not use the project's own library: what the plugin says about a
 // namespace is compared with what somebody else sees there.
-package scratch
+package plugintest
 
 import (
 	"bytes"
@@ -19,7 +19,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -293,26 +292,4 @@ func Isolated(path string) error {
 		return fmt.Errorf("not isolated: %s", strings.Join(wrong, "; "))
 	}
 	return nil
-}
-
-// Absolute resolves paths that came as flags, before a test changes its directory.
-func Absolute(paths ...*string) {
-	for _, p := range paths {
-		abs, err := filepath.Abs(*p)
-		if err != nil {
-			panic(err)
-		}
-		*p = abs
-	}
-}
-
-// Need fails the test when a program is missing: these tests are run by a script
-// that installs it.
-func Need(tb testing.TB, script string, programs ...string) {
-	tb.Helper()
-	for _, p := range programs {
-		if _, err := exec.LookPath(p); err != nil {
-			tb.Fatalf("%s is missing (%v): run %s", p, err, script)
-		}
-	}
 }

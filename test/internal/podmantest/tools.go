@@ -1,40 +1,18 @@
-package sandbox
+package podmantest
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"reflect"
 	"regexp"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/cni-none/cni-none/test/internal/harness"
 )
-
-// patience is how long a command may take, or a condition may stay away,
-// before the test gives up. Nothing takes a tenth of it on an idle machine.
-const patience = 2 * time.Minute
-
-// Root is the top of the source tree.
-func Root(t testing.TB) string {
-	t.Helper()
-	dir, err := os.Getwd()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for {
-		if _, err := os.Stat(filepath.Join(dir, "plugins", "none")); err == nil {
-			return dir
-		}
-		if dir == "/" {
-			t.Fatal("not inside the source tree")
-		}
-		dir = filepath.Dir(dir)
-	}
-}
 
 // Run runs a command at the top of the source tree and returns what it wrote
 // to both outputs. The test fails if the command does.
@@ -62,7 +40,7 @@ func Fail(t testing.TB, args ...string) string {
 func Try(t testing.TB, args ...string) (string, error) {
 	t.Helper()
 	cmd := exec.Command(args[0], args[1:]...)
-	cmd.Dir = Root(t)
+	cmd.Dir = harness.Repo()
 	// A file, not a pipe: a daemon left behind by the command would hold the
 	// pipe open, and the wait would not end with the command.
 	f, err := os.CreateTemp(t.TempDir(), "output")
@@ -74,7 +52,7 @@ func Try(t testing.TB, args ...string) (string, error) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	timer := time.AfterFunc(patience, func() { cmd.Process.Kill() })
+	timer := time.AfterFunc(harness.Patience, func() { cmd.Process.Kill() })
 	defer timer.Stop()
 	err = cmd.Wait()
 	b, readErr := os.ReadFile(f.Name())
@@ -82,27 +60,6 @@ func Try(t testing.TB, args ...string) (string, error) {
 		t.Fatal(readErr)
 	}
 	return strings.TrimRight(string(b), "\n"), err
-}
-
-// Until waits for a condition.
-func Until(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	for end := time.Now().Add(patience); !ok(); time.Sleep(50 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("%s: not within %v", what, patience)
-		}
-	}
-}
-
-// Write writes a file, and makes its directory.
-func Write(t testing.TB, path, text string) {
-	t.Helper()
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-		t.Fatal(err)
-	}
 }
 
 // Probe builds test/podman/probe, once, and returns its path.
@@ -113,7 +70,7 @@ func Probe(t testing.TB) string {
 		return path
 	}
 	cmd := exec.Command("go", "build", "-o", path, "./probe")
-	cmd.Dir = filepath.Join(Root(t), "test", "podman")
+	cmd.Dir = harness.Repo("test/podman")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("build the probe: %v\n%s", err, out)
@@ -141,19 +98,16 @@ type Doc struct{ text string }
 // heading of the second level. Without a heading, it is the whole file.
 func ReadDoc(t testing.TB, path, heading string) Doc {
 	t.Helper()
-	b, err := os.ReadFile(filepath.Join(Root(t), path))
-	if err != nil {
-		t.Fatal(err)
-	}
+	all := harness.Read(t, harness.Repo(path))
 	if heading == "" {
-		return Doc{string(b)}
+		return Doc{all}
 	}
-	_, text, ok := bytes.Cut(b, []byte("\n## "+heading+"\n"))
+	_, text, ok := strings.Cut(all, "\n## "+heading+"\n")
 	if !ok {
 		t.Fatalf("%s: no section %q", path, heading)
 	}
-	text, _, _ = bytes.Cut(text, []byte("\n## "))
-	return Doc{string(text)}
+	text, _, _ = strings.Cut(text, "\n## ")
+	return Doc{text}
 }
 
 // Commands returns the shell blocks of the document, in order.
@@ -225,7 +179,7 @@ func (d Doc) Rows() [][]string {
 // Host is what a runtime could leave behind on the machine.
 type Host struct{ Links, Routes, Rules, Netns, Mounts, Cache, Processes string }
 
-// Survey looks at the sandbox as the machine that the runtime runs on.
+// Survey looks at the machine that the runtime runs on.
 func Survey(t testing.TB) Host {
 	t.Helper()
 	shell := func(script string) string { return Run(t, "sh", "-c", script) }
