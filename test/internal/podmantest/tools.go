@@ -189,7 +189,7 @@ func Survey(t testing.TB) Host {
 		Rules:     shell(`iptables-save 2>&1 | grep -v '^#' | sed 's/\[.*\]//' || true`),
 		Netns:     shell(`ls /run/netns 2>/dev/null || true`),
 		Mounts:    shell(`cut -d' ' -f5 /proc/self/mountinfo | grep -e ^/run -e ^/var | grep -v -x -e /var/lib/containers/storage/overlay -e /run/netns | sort`),
-		Cache:     shell(`find /var/lib/cni -type f | sort`),
+		Cache:     shell(`find /var/lib/cni -type f 2>/dev/null | sort`),
 		Processes: shell(`ps -eo args= | grep -e conmon -e container-shim -e probe | grep -v grep || true`),
 	}
 }
