@@ -37,8 +37,8 @@ bin/cnitool: test/go.mod # pinned there, so that the plugin's own go.mod stays s
 	cd test && CGO_ENABLED=0 GOFLAGS= go build -trimpath -o ../bin/cnitool github.com/containernetworking/cni/cnitool
 
 .PHONY: demo
-demo: none bin/cnitool ## show, as root, what a container on the none network has (one minute the first time)
-	@cd test && GOFLAGS= go run ./cnitool/demo ../bin ../conf
+demo: none bin/cnitool ## show, as root, what a container on the none network has (PICTURE=docs/demo.svg draws it)
+	@cd test && GOFLAGS= go run ./cnitool/demo ../bin ../conf $(abspath $(PICTURE))
 
 .PHONY: test
 test: none bin/cnitool ## test all that needs only Go and root (in a user namespace without root)

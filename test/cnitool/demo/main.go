@@ -1,8 +1,9 @@
 // Command demo shows, with the real cnitool on a real network namespace, what a
 // container on the none network has: loopback, and nothing else.
 //
-// usage: demo DIR CONFDIR, with none and cnitool in DIR, as root. It dials
-// 127.0.0.1, ::1 and 192.0.2.1 (RFC 5737: nobody's), in the namespace only.
+// usage: demo DIR CONFDIR [PICTURE], with none and cnitool in DIR, as root. It dials
+// 127.0.0.1, ::1 and 192.0.2.1 (RFC 5737: assigned to no host), in the namespace
+// only. PICTURE is an SVG file to draw the output into.
 package main
 
 import (
@@ -30,9 +31,16 @@ func main() {
 		inside()
 		return
 	}
-	if len(os.Args) != 3 {
-		fmt.Fprintln(os.Stderr, "usage: demo DIR CONFDIR (make demo knows them)")
+	if len(os.Args) != 3 && len(os.Args) != 4 {
+		fmt.Fprintln(os.Stderr, "usage: demo DIR CONFDIR [PICTURE] (make demo knows them)")
 		os.Exit(2)
+	}
+	if len(os.Args) == 4 {
+		if err := picture(os.Args[3], os.Args[1], os.Args[2]); err != nil {
+			fmt.Fprintln(os.Stderr, "demo:", err)
+			os.Exit(1)
+		}
+		return
 	}
 	if err := demo(os.Args[1], os.Args[2]); err != nil {
 		fmt.Fprintln(os.Stderr, "demo:", err)
@@ -77,7 +85,7 @@ func demo(bin, conf string) (err error) {
 		return err
 	}
 
-	heading("CHECK: is it still so?  Then somebody adds an interface")
+	heading("CHECK: is it still so?  Then an interface is added")
 	if err := s.cnitool("check"); err != nil {
 		return err
 	}
