@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PATH=$(tools/go.sh):$PATH
-export PATH GOFLAGS=-buildvcs=false
+export PATH GOFLAGS=-buildvcs=false CGO_ENABLED=0
 while IFS=: read -r file target; do
 	(cd "$(dirname "$file")" && go test -run '^$' -fuzz "^$target\$" -fuzztime "$1" .)
 done < <(grep -roE --include='*_test.go' '^func Fuzz[A-Za-z0-9_]+' . | sed 's/:func /:/' | sort)

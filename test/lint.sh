@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
 PATH=$(tools/go.sh):$PATH
-export PATH GOFLAGS=-buildvcs=false
+export PATH GOFLAGS=-buildvcs=false CGO_ENABLED=0
 tools/build.sh golangci actionlint
 failed=0
 

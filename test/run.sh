@@ -5,7 +5,7 @@
 #        test/run.sh --needs SUITE    installs and builds only
 set -euo pipefail
 cd "$(dirname "$0")/.."
-command -v go >/dev/null || export PATH=$PATH:/usr/local/go/bin
+PATH=$(tools/go.sh):$PATH
 needs=
 if [ "${1-}" = --needs ]; then needs=only && shift; fi
 suite=${1:?usage: test/run.sh [--needs] SUITE [flags]} && shift

@@ -5,17 +5,17 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PATH=$(tools/go.sh):$PATH
-export PATH GOFLAGS=-buildvcs=false
+export PATH GOFLAGS=-buildvcs=false CGO_ENABLED=0
 
 # Every module but the pins of tools/.
 mapfile -t modules < <(find . -name go.mod -not -path './tools/*' -printf '%h\n' | sort)
 
 # The race detector needs cgo, and that a C compiler.
-race=-race
+race=-race cgo=1
 if ! command -v "$(go env CC)" >/dev/null; then
 	[ -z "${CI:-}" ] || { echo "the race detector needs a C compiler: install gcc" >&2; exit 1; }
 	echo "left out: the race detector, which needs a C compiler (gcc)"
-	race=
+	race='' cgo=0
 fi
 
 # gotest MODULE ARGS...: the time limit is there to end what hangs, and nothing else.
@@ -26,8 +26,8 @@ gotest() (
 
 # tests ARGS...: what runs threads or goroutines of its own runs with the race detector.
 tests() {
-	CGO_ENABLED=${race:+1} gotest . $race "$@" $(go list ./... | grep -v /plugins/)
-	CGO_ENABLED=${race:+1} gotest cmd/none-install $race "$@" ./...
+	CGO_ENABLED=$cgo gotest . $race "$@" $(go list ./... | grep -v /plugins/)
+	CGO_ENABLED=$cgo gotest cmd/none-install $race "$@" ./...
 	gotest . "$@" ./plugins/...
 	gotest release "$@" ./...
 	gotest test "$@" ./cnitool/... ./bench/...

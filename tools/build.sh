@@ -5,7 +5,7 @@
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(dirname "$here")
-command -v go >/dev/null || PATH=$PATH:/usr/local/go/bin
+PATH=$("$here/go.sh"):$PATH
 for name in "$@"; do
 	out=$root/bin/$name
 	mkdir -p "$out"

@@ -51,7 +51,7 @@ func (n *Netns) Up(p Policy) (*Survey, error) {
 			return nil, err
 		}
 	}
-	return nil, fmt.Errorf("%w: lo was put right %d times, and still: %v", ErrChanging, upTries, f)
+	return nil, fmt.Errorf("%w: lo was put right %d times, and still: %s", ErrChanging, upTries, f.Error())
 }
 
 // heal brings lo up or, if it is up, gives it the addresses that are missing.

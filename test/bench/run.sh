@@ -7,7 +7,7 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
 bin=$root/bin
-command -v go >/dev/null || PATH=$PATH:/usr/local/go/bin
+PATH=$("$root/tools/go.sh"):$PATH
 options=() docs= containerd=yes
 for o in "$@"; do
 	case $o in

@@ -5,7 +5,7 @@
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
-command -v go >/dev/null || export PATH=$PATH:/usr/local/go/bin
+PATH=$("$root/tools/go.sh"):$PATH
 tmp=$(mktemp -d /tmp/cn-XXXXXX)
 trap 'rm -rf "$tmp"' EXIT
 cp -r "$root"/{go.mod,go.sum,internal,pkg,plugins} "$tmp"
