@@ -87,7 +87,7 @@ func write(path string, data []byte, mode fs.FileMode) (bool, error) {
 		return syncDir(filepath.Dir(path))
 	}()
 	if err != nil {
-		os.Remove(tmp)
+		_ = os.Remove(tmp)
 		return false, fmt.Errorf("write %s: %w", path, err)
 	}
 	return true, nil
@@ -132,7 +132,7 @@ func mkdir(path string) (made []string, err error) {
 	}
 	if want != nil {
 		if err := unix.Lsetxattr(path, label, want, 0); err != nil {
-			os.Remove(path)
+			_ = os.Remove(path)
 			return made, fmt.Errorf("give %s the SELinux label %q of its neighbours: %w", path, want, err)
 		}
 	}
