@@ -9,6 +9,8 @@ import (
 	"syscall"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	vnetns "github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
 	"github.com/cni-none/cni-none/internal/netns"
@@ -29,14 +31,15 @@ import (
 type events struct {
 	sock *os.File // hears
 	nl   *netlink.Handle
-	next int
-	wake chan struct{} // somebody should call take
+	ask  *nl.SocketHandle // for what netlink has no function for
+	wake chan struct{}    // there is something to drain
 
-	mu sync.Mutex
+	mu   sync.Mutex
+	next int
 	heard
 }
 
-// heard is what has happened since the last take.
+// heard is what has happened since the last drain.
 type heard struct {
 	changed map[int]bool // ids of namespaces where an interface or an address changed
 	ended   map[int]bool // ids of namespaces that are no more
@@ -56,12 +59,19 @@ func listen() (*events, error) {
 	return e, nil
 }
 
-// open makes the two sockets in the namespace. A socket stays in the namespace
-// that it was opened in, and keeps it.
-func (e *events) open() (err error) {
-	if e.nl, err = netlink.NewHandle(unix.NETLINK_ROUTE); err == nil {
-		e.sock, err = openListener()
+// open makes the sockets in the namespace. A socket stays in the namespace that it
+// was opened in, and keeps it.
+func (e *events) open() error {
+	var err error
+	if e.nl, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
+		return err
 	}
+	ask, err := nl.GetNetlinkSocketAt(vnetns.None(), vnetns.None(), unix.NETLINK_ROUTE)
+	if err != nil {
+		return err
+	}
+	e.ask = &nl.SocketHandle{Socket: ask}
+	e.sock, err = openListener()
 	return err
 }
 
@@ -93,25 +103,38 @@ func openListener() (*os.File, error) {
 func (e *events) close() {
 	e.sock.Close()
 	e.nl.Close()
+	e.ask.Socket.Close()
 }
 
 // track returns the id of an open namespace, and gives it one if it has none.
 // From then on its events are heard.
-func (e *events) track(f *os.File) (id int, err error) {
-	fd := int(f.Fd())
-	id, err = e.nl.GetNetNsIdByFd(fd)
+func (e *events) track(n *netns.NS) (id int, err error) {
+	id, err = e.nl.GetNetNsIdByFd(n.FD())
 	if err != nil || id >= 0 {
 		return id, err
 	}
-	if err := e.nl.SetNetNsIdByFd(fd, e.next); err != nil {
+	e.mu.Lock()
+	id = e.next
+	e.next++
+	e.mu.Unlock()
+	if err := e.nl.SetNetNsIdByFd(n.FD(), id); err != nil {
 		return -1, err
 	}
-	e.next++
-	return e.next - 1, nil
+	return id, nil
 }
 
-// take returns what has been heard and forgets it.
-func (e *events) take() heard {
+// alive says whether the namespace with this id still exists, whatever holds it.
+func (e *events) alive(id int) bool {
+	req := nl.NewNetlinkRequest(unix.RTM_GETNSID, 0)
+	req.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: e.ask}
+	req.AddRawData(make([]byte, 4)) // struct rtgenmsg, padded
+	req.AddData(nl.NewRtAttr(unix.NETNSA_NSID, nl.Uint32Attr(uint32(id))))
+	_, err := req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWNSID)
+	return err == nil
+}
+
+// drain returns what has been heard and forgets it.
+func (e *events) drain() heard {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	h := e.heard
@@ -144,14 +167,14 @@ func (e *events) hear() {
 			e.note(func(h *heard) { h.err = recvErr })
 			return
 		default:
-			e.sort(buf[:n], oob[:oobn])
+			e.dispatch(buf[:n], oob[:oobn])
 		}
 	}
 }
 
-// sort files one datagram. A namespace's event comes with its id beside the
+// dispatch files one datagram. A namespace's event comes with its id beside the
 // data; an event of our own namespace has none, and is about ids.
-func (e *events) sort(data, oob []byte) {
+func (e *events) dispatch(data, oob []byte) {
 	if id, ok := namespaceID(oob); ok {
 		e.note(func(h *heard) {
 			if h.changed == nil {

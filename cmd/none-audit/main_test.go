@@ -2,14 +2,17 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -39,6 +42,7 @@ func TestMain(m *testing.M) {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
+		runtime.LockOSThread() // no test runs on the main thread, which cannot end
 		return m.Run()
 	}())
 }
@@ -202,9 +206,10 @@ func changeLo(t *testing.T, ns *nstest.NS, addr string, change func(*netlink.Han
 
 // watching is a running none-audit watch.
 type watching struct {
-	t   *testing.T
-	cmd *exec.Cmd
-	url string
+	t    *testing.T
+	cmd  *exec.Cmd
+	home *nstest.NS // where its metrics are served
+	url  string
 
 	mu    sync.Mutex
 	lines []string
@@ -215,9 +220,9 @@ const patience = 30 * time.Second
 
 func startWatch(t *testing.T, args ...string) *watching {
 	t.Helper()
-	nstest.New(t) // needs root, as this does
-	w := &watching{t: t}
-	w.cmd = exec.Command(audit, append([]string{"watch", "--json", "--cni-cache", t.TempDir(), "--listen", "127.0.0.1:0"}, args...)...)
+	w := &watching{t: t, home: nstest.New(t)} // lo may be down where the tests run
+	up(t, w.home)
+	w.cmd = exec.Command(audit, append([]string{"watch", "--json", "--listen", "127.0.0.1:0"}, args...)...)
 	stdout, err := w.cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -226,9 +231,7 @@ func startWatch(t *testing.T, args ...string) *watching {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := w.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	w.home.Do(w.cmd.Start)
 	t.Cleanup(func() {
 		_ = w.cmd.Process.Signal(syscall.SIGTERM)
 		if err := w.cmd.Wait(); err != nil {
@@ -312,7 +315,7 @@ func (w *watching) poll(what string, ok func() bool) {
 }
 
 func (w *watching) scrape() string {
-	out, err := get(w.url)
+	out, _, err := w.get("/metrics")
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -332,13 +335,62 @@ func (w *watching) metric(series string) float64 {
 	return -1
 }
 
-func get(url string) (string, error) {
-	client := http.Client{Timeout: patience}
-	res, err := client.Get(url)
+// get asks the running watch for a page, from where that is.
+func (w *watching) get(path string) (body string, status int, err error) {
+	client := http.Client{Timeout: patience, Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(_ context.Context, network, addr string) (c net.Conn, err error) {
+			tryErr := w.home.Try(func() error { c, err = net.Dial(network, addr); return err })
+			return c, errors.Join(err, tryErr)
+		},
+	}}
+	res, err := client.Get(strings.Replace(w.url, "/metrics", path, 1))
 	if err != nil {
-		return "", err
+		return "", 0, err
 	}
 	defer res.Body.Close()
 	b, err := io.ReadAll(res.Body)
-	return string(b), err
+	return string(b), res.StatusCode, err
+}
+
+// powerless makes a command lose every capability when it starts, and its user
+// where there is another one to become: a user namespace may have just one.
+func powerless(cmd *exec.Cmd) {
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	mapped, _ := os.ReadFile("/proc/self/uid_map")
+	var inside, outside, count int
+	if n, _ := fmt.Sscan(string(mapped), &inside, &outside, &count); n == 3 && inside+count > 54321 {
+		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: 54321, Gid: 54321}
+	}
+}
+
+// startPowerless starts a command in a namespace, without capabilities even where
+// it stays root: on a thread that has an empty bounding set and then ends.
+func startPowerless(ns *nstest.NS, cmd *exec.Cmd) error {
+	powerless(cmd)
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		done <- func() error {
+			if ns != nil {
+				f, err := os.Open(ns.Path)
+				if err != nil {
+					return err
+				}
+				defer f.Close()
+				if err := unix.Setns(int(f.Fd()), unix.CLONE_NEWNET); err != nil {
+					return err
+				}
+			}
+			for c := 0; c <= unix.CAP_LAST_CAP; c++ {
+				if err := unix.Prctl(unix.PR_CAPBSET_DROP, uintptr(c), 0, 0, 0); err != nil && err != unix.EINVAL {
+					return fmt.Errorf("drop capability %d: %w", c, err)
+				}
+			}
+			return cmd.Start()
+		}()
+	}()
+	return <-done
 }

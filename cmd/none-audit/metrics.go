@@ -10,11 +10,12 @@ import (
 )
 
 // metrics is what watch serves, in Prometheus' text format 0.0.4. It is small
-// enough to write by hand, which spares everybody a client library.
+// enough to write by hand, without a client library.
 type metrics struct {
 	mu         sync.Mutex
 	states     map[string]int // expected namespaces, by state
 	violated   []row          // at most maxViolated of them
+	skipped    []string
 	violations int
 	seen       int
 	unreadable int
@@ -40,7 +41,7 @@ func (m *metrics) scanned(start time.Time, seen, unreadable int) {
 	m.seen, m.unreadable = seen, unreadable
 }
 
-func (m *metrics) count(known map[uint64]*watched) {
+func (m *metrics) count(known map[uint64]*watched, skipped []string) {
 	states := map[string]int{}
 	var violated []row
 	for _, k := range known {
@@ -54,7 +55,7 @@ func (m *metrics) count(known map[uint64]*watched) {
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.states, m.violated = states, violated
+	m.states, m.violated, m.skipped = states, violated, skipped[:min(len(skipped), maxViolated)]
 }
 
 // handler serves the metrics, and /healthz: whether the last look at everything
@@ -91,6 +92,12 @@ func (m *metrics) text() []byte {
 	head("none_audit_namespaces", "gauge", "Network namespaces that are expected to be isolated, by what they are.")
 	for _, state := range []string{"isolated", "violated", "unknown"} {
 		fmt.Fprintf(&b, "none_audit_namespaces{state=%q} %d\n", state, m.states[state])
+	}
+	single("none_audit_alarms", "gauge", "Expected namespaces that are violated or unknown, and what was not looked at.",
+		m.states["violated"]+m.states["unknown"]+len(m.skipped))
+	head("none_audit_not_looked_at", "gauge", fmt.Sprintf("What there is more of than can be looked at (at most %d kinds).", maxViolated))
+	for _, what := range m.skipped {
+		fmt.Fprintf(&b, "none_audit_not_looked_at{what=%s} 1\n", label(what))
 	}
 	head("none_audit_violated", "gauge", fmt.Sprintf("A violated namespace (at most %d of them).", maxViolated))
 	for _, r := range m.violated {

@@ -14,50 +14,36 @@ type verdict string
 const (
 	isolated    verdict = "isolated"
 	notIsolated verdict = "not isolated"
-	unknown     verdict = "unknown" // nobody could look
+	unknown     verdict = "unknown" // it could not be looked at
 )
 
-// maxReasons bounds what is kept and printed about one namespace: whoever owns
-// a namespace may fill it with interfaces.
+// maxReasons bounds what is kept about one namespace, which its owner may fill.
 const maxReasons = 8
 
-// judge says whether a namespace holds lo and nothing else: the reasons why it
-// does not, and notes on what keeps lo from working but isolates all the same.
+// judge says whether a namespace holds lo and nothing else: why it does not, and
+// what keeps lo from working but isolates all the same.
 func judge(s *loopback.Survey) (v verdict, why, notes []string) {
 	var f *loopback.Findings
 	if !errors.As(s.Check(loopback.Exclusive), &f) {
 		return isolated, nil, nil
 	}
-	for _, l := range f.Extra {
-		state := "up"
-		if !l.Up {
-			state = "down"
-		}
-		why = append(why, fmt.Sprintf("%s (%s, %s)", printable(l.Name), printable(l.Kind), state))
+	if len(f.Extra) > 0 {
+		f.NSIDs = nil // the interface explains them
 	}
-	if len(f.NSIDs) > 0 && len(f.Extra) == 0 { // an interface explains it
-		why = append(why, "it has been connected to another namespace and still knows the way there (ip netns list-id)")
+	if why = f.Violations(); len(why) > 0 {
+		return notIsolated, why, f.Faults()
 	}
-	if f.LoMissing {
-		why = append(why, "no loopback interface")
+	return isolated, nil, f.Faults()
+}
+
+// judgeWhat is judge for a survey that may have ended early: an interface beside
+// lo is one, whatever would have followed.
+func judgeWhat(s *loopback.Survey, err error) (v verdict, why, notes []string, _ error) {
+	if s != nil && (err == nil || len(s.Others()) > 0) {
+		v, why, notes = judge(s)
+		return v, why, notes, nil
 	}
-	if f.Name != "" {
-		why = append(why, "the loopback interface is called "+printable(f.Name))
-	}
-	for _, a := range f.NonLoopback {
-		why = append(why, "lo has "+a.String())
-	}
-	if f.Down {
-		notes = append(notes, "lo is down")
-	} else if len(f.Missing) > 0 {
-		for _, a := range f.Missing {
-			notes = append(notes, "lo lacks "+a.String())
-		}
-	}
-	if len(why) == 0 {
-		return isolated, nil, notes
-	}
-	return notIsolated, atMost(maxReasons, why), notes
+	return unknown, nil, nil, err
 }
 
 // atMost shortens items to n and says how many are left out.
@@ -72,7 +58,7 @@ func atMost(n int, items []string) []string {
 func sentence(v verdict, why, notes []string) string {
 	s := string(v)
 	if all := append(why[:len(why):len(why)], notes...); len(all) > 0 {
-		s += ": " + strings.Join(all, ", ")
+		s += ": " + strings.Join(all, "; ")
 	}
 	return s
 }

@@ -98,7 +98,7 @@ func TestRunc(t *testing.T) {
 	connect(t, r.Processes[0].PID)
 	v := w.until(r.Inode, "violated")
 	t.Logf("reported after %v: %v", time.Since(moved).Round(time.Millisecond), v.Why)
-	if len(v.Why) != 1 || !strings.HasPrefix(v.Why[0], "leak0 (veth") || len(v.Containers) != 1 || v.Containers[0].Pod.Name != "web-0" {
+	if len(v.Why) != 1 || !strings.HasPrefix(v.Why[0], "interfaces beside lo: leak0 (veth") || len(v.Containers) != 1 || v.Containers[0].Pod.Name != "web-0" {
 		t.Errorf("%+v", v)
 	}
 	if r := one(t, 1, "box"); r.Verdict != "not isolated" {
@@ -120,7 +120,7 @@ func TestSelfUnderRuntimes(t *testing.T) {
 		t.Errorf("none: exit status %d, %q\n%s", code, out, errs)
 	}
 	out, errs, code = podman(t, append([]string{"run", "--rm", "--network", "ns:" + connected(t)}, append(hard, "--rootfs", root, "/none-audit", "self")...)...)
-	if code != 1 || out != "not isolated: leak0 (veth, down)\n" {
+	if code != 1 || out != "not isolated: interfaces beside lo: leak0 (veth)\n" {
 		t.Errorf("connected: exit status %d, %q\n%s", code, out, errs)
 	}
 }

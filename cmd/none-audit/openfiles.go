@@ -1,0 +1,78 @@
+package main
+
+import (
+	"bytes"
+	"math"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+// addFiles notes the namespaces that a process keeps open. Its threads have the
+// same files, and those of one that has ended are not to be had.
+func (v *visit) addFiles() error {
+	if v.living == "" {
+		return nil
+	}
+	dir, err := openAt(v.dir, v.living+"/fd", unix.O_RDONLY|unix.O_DIRECTORY)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(dir)
+	tally := v.tally(v.dir, v.living, v.id, maxFiles, "open files")
+	return v.numbers(dir, v.entries, func(fd int) {
+		if tally.another() {
+			v.addFile(dir, fd)
+		}
+	})
+}
+
+func (v *visit) addFile(dir, fd int) {
+	number := strconv.Itoa(fd)
+	link, err := v.link(dir, number)
+	if err != nil || len(link) == 0 {
+		return
+	}
+	inode, ok := inodeOf(link, "net")
+	if !ok && link[0] == '/' {
+		inode, ok = v.mountedInode(number)
+	}
+	if ok {
+		path := v.name(v.living + "/fd/" + number)
+		ns := v.at(inode, way{path: path})
+		ns.files = append(ns.files, path)
+	}
+}
+
+// firstInode is the lowest inode number of a namespace: the initial ones are
+// just below PROC_DYNAMIC_FIRST, all others above (include/uapi/linux/nsfs.h,
+// fs/proc/generic.c).
+const firstInode = 0xeffffff0
+
+// mountedInode is for a file that was opened by the path of a bind mount and is
+// called by it. Most files that have a path are no namespaces, and one may be on
+// a server that does not answer, for which even stat(2) through /proc would wait.
+// So the number comes first, from where no server is asked (proc_pid_fdinfo(5)).
+func (v *visit) mountedInode(fd string) (uint64, bool) {
+	info, err := v.file(v.dir, v.living+"/fdinfo/"+fd)
+	if err != nil {
+		return 0, false
+	}
+	_, after, ok := bytes.Cut(info, []byte("\nino:\t")) // since Linux 5.14
+	number, _, _ := bytes.Cut(after, []byte("\n"))
+	if n, err := strconv.ParseUint(string(number), 10, 64); ok && (err != nil || n < firstInode || n > math.MaxUint32) {
+		return 0, false
+	}
+	path := v.name(v.living + "/fd/" + fd)
+	var st unix.Statx_t
+	err = unix.Statx(unix.AT_FDCWD, path, unix.AT_STATX_DONT_SYNC|unix.AT_NO_AUTOMOUNT, unix.STATX_INO, &st)
+	if err != nil || st.Dev_major != v.nsfs[0] || st.Dev_minor != v.nsfs[1] {
+		return 0, false
+	}
+	n, err := way{path: path}.open()
+	if err != nil {
+		return 0, false
+	}
+	defer n.Close()
+	return n.ID().Ino, true
+}
