@@ -66,7 +66,7 @@ func start(t *testing.T) *node {
 		t.Fatal(err)
 	}
 	c.containerd = containerd.Start(t, machine.Here(), "2.4", "/run/bin")
-	c.images = image.Archive(t, busybox(t), image.Busybox(t, image.Pauses...), image.Program("none-audit", "localhost/none-audit:latest"))
+	c.images = image.Archive(t, busybox(t), image.Busybox(t, image.Pauses...), image.Own())
 	c.containerd.Import(t, c.images, image.Pauses...)
 	c.kubelet = c.Kubelet(t)
 	c.mounts = mounts(t)

@@ -58,9 +58,17 @@ func Busybox(tb testing.TB, names ...string) Image {
 	return Image{Names: names, Files: map[string]string{"bin/busybox": path}, Links: links, Cmd: []string{"sleep", "2147483647"}}
 }
 
-// Program is an image with one program of the repository, bin/NAME, and nothing else.
-func Program(name string, names ...string) Image {
-	return Image{Names: names, Files: map[string]string{name: harness.Bin(name)}, Entrypoint: []string{"/" + name}}
+// OwnName is how the manifests of the tree name the project's own image; a release
+// puts its version in the place of the tag.
+const OwnName = "ghcr.io/cni-none/cni-none:dev"
+
+// Own is the project's own image, of the programs in bin/.
+func Own(names ...string) Image {
+	files := map[string]string{}
+	for _, program := range []string{"none", "none-audit", "none-install"} {
+		files[program] = harness.Bin(program)
+	}
+	return Image{Names: append(names, OwnName), Files: files, Entrypoint: []string{"/none-install"}, Cmd: []string{"help"}}
 }
 
 // AddDynamic adds a program and the shared libraries that it needs.
