@@ -50,7 +50,7 @@ func MakeCgroup() error {
 		if info, err := os.Lstat(dir); err != nil || !info.IsDir() {
 			continue
 		}
-		if err := os.Mkdir(filepath.Join(dir, Cgroup()), 0o755); err != nil {
+		if err := os.MkdirAll(filepath.Join(dir, Cgroup()), 0o755); err != nil {
 			return err
 		}
 	}
