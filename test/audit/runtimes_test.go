@@ -258,7 +258,7 @@ func TestDeadFileServer(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-	case <-time.After(20 * time.Second):
+	case <-time.After(harness.Patience):
 		t.Error("none-audit waits")
 	}
 	select {

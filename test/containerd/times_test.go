@@ -4,12 +4,13 @@ package containerd
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/cni-none/cni-none/test/internal/harness"
 )
 
 // TestSandboxTimes measures, and fails for no figure: RunPodSandbox and
@@ -19,11 +20,12 @@ import (
 //	go test -tags bench -run TestSandboxTimes -v .
 func TestSandboxTimes(t *testing.T) {
 	const rounds = 30
+	random := harness.Random(t)
 	n := v4.start(t)
 	handlers := []string{airgap, ""}
 	run, stop := map[string][]time.Duration{}, map[string][]time.Duration{}
 	for round := range rounds + 1 {
-		rand.Shuffle(len(handlers), func(i, j int) { handlers[i], handlers[j] = handlers[j], handlers[i] })
+		random.Shuffle(len(handlers), func(i, j int) { handlers[i], handlers[j] = handlers[j], handlers[i] })
 		for _, handler := range handlers {
 			config := n.podConfig()
 			start := time.Now()

@@ -202,7 +202,7 @@ func (w *world) addresses(t *testing.T) {
 // settled waits until the kernel has made sure that nobody else has the link's
 // IPv6 addresses, and returns the link-local one.
 func settled(h *netlink.Handle, l netlink.Link) (ll string, err error) {
-	for range 200 {
+	for end := time.Now().Add(harness.Patience); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
 		addrs, err := h.AddrList(l, netlink.FAMILY_V6)
 		if err != nil {
 			return "", err
@@ -217,7 +217,6 @@ func settled(h *netlink.Handle, l netlink.Link) (ll string, err error) {
 		if ll != "" && !tentative {
 			return ll, nil
 		}
-		time.Sleep(50 * time.Millisecond)
 	}
 	return "", fmt.Errorf("%s got no IPv6 addresses", l.Attrs().Name)
 }
@@ -417,14 +416,11 @@ func (w *world) startProcess1(t *testing.T) {
 	}
 	t.Cleanup(func() { cancel(); _ = cmd.Wait() })
 	children := fmt.Sprintf("/proc/%d/task/%d/children", cmd.Process.Pid, cmd.Process.Pid)
-	for range 200 {
+	harness.Eventually(t, "unshare starts its child", func() error {
 		raw, _ := os.ReadFile(children)
-		if _, err := fmt.Sscan(string(raw), &w.process1); err == nil {
-			return
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
-	t.Fatalf("unshare started nothing: %s is empty", children)
+		_, err := fmt.Sscan(string(raw), &w.process1)
+		return err
+	})
 }
 
 func (w *world) hostHas(t *testing.T, link string) bool {

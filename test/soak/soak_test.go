@@ -9,7 +9,6 @@ import (
 	"context"
 	"flag"
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -121,6 +120,7 @@ func TestKilled(t *testing.T) {
 		typical = min(typical, must(t, node, "ADD", ns).Took)
 	}
 	var c tally
+	random := harness.Random(t)
 	kills, calls := size(60, 1000), 0
 	for killed := 0; killed < kills; calls++ {
 		if calls == 20*kills {
@@ -133,7 +133,7 @@ func TestKilled(t *testing.T) {
 		if err := node.Try(cmd.Start); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Duration(rand.Int64N(int64(typical))))
+		time.Sleep(time.Duration(random.Int64N(int64(typical))))
 		_ = cmd.Process.Kill() // it may have ended
 		_ = cmd.Wait()
 		truth := plugintest.Isolated(ns)
@@ -204,15 +204,12 @@ func TestCycles(t *testing.T) {
 	})
 	untouched()
 	// Their mounts are gone now; nobody else may hold them.
-	for range 100 {
-		if len(held(t, inodes)) == 0 {
-			break
+	harness.Eventually(t, "no namespace is held any more", func() error {
+		if h := held(t, inodes); len(h) > 0 {
+			return fmt.Errorf("held: %v", h)
 		}
-		time.Sleep(50 * time.Millisecond)
-	}
-	if h := held(t, inodes); len(h) > 0 {
-		t.Errorf("namespaces are still held: %v", h)
-	}
+		return nil
+	})
 	tenth := len(took) / 10
 	first, last := median(took[:tenth]), median(took[len(took)-tenth:])
 	firstRSS, lastRSS := median(rss[:tenth]), median(rss[len(rss)-tenth:])
@@ -278,12 +275,13 @@ func TestNamespaceDies(t *testing.T) {
 	untouched := hostUntouched(t, node)
 	typical := must(t, node, "ADD", nstest.New(t).Path).Took
 	var c tally
+	random := harness.Random(t)
 	n := size(30, 500)
 	for range n {
 		holder := exec.Command("unshare", "--net", "sleep", "60")
 		holder.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
 		path, stop := start(t, node, holder)
-		time.AfterFunc(time.Duration(rand.Int64N(int64(typical))), stop)
+		time.AfterFunc(time.Duration(random.Int64N(int64(typical))), stop)
 		o := node.Run(t, plugintest.Call{Plugin: harness.Plugin(), Command: "ADD", Netns: path})
 		// 3: no such file any more; 8: the PID is a zombie's or somebody else's;
 		c.add(what(t, o, 3, 8))
@@ -310,14 +308,10 @@ func start(t *testing.T, node *plugintest.Node, cmd *exec.Cmd) (path string, sto
 	if err := unix.Stat(node.Path, &host); err != nil {
 		t.Fatal(err)
 	}
-	for range 500 {
-		if err := unix.Stat(path, &own); err == nil && own.Ino != host.Ino {
-			return path, stop
-		}
-		time.Sleep(2 * time.Millisecond)
-	}
-	t.Fatalf("%v made no namespace", cmd.Args)
-	return "", nil
+	harness.Until(t, fmt.Sprintf("%v makes a namespace", cmd.Args), func() bool {
+		return unix.Stat(path, &own) == nil && own.Ino != host.Ino
+	})
+	return path, stop
 }
 
 // TestNoRoom starts 200 at once where hardly any can open or start anything.
@@ -360,17 +354,16 @@ func TestNoRoom(t *testing.T) {
 		hostPath, _ := start(t, node, anchor)
 		pid := anchor.Process.Pid
 		target := ""
-		for range 500 {
+		harness.Until(t, "the child has a namespace", func() bool {
 			raw, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
-			if f := strings.Fields(string(raw)); len(f) > 0 {
-				target = "/proc/" + f[0] + "/ns/net"
-				var own, host unix.Stat_t
-				if unix.Stat(target, &own) == nil && unix.Stat(hostPath, &host) == nil && own.Ino != host.Ino {
-					break
-				}
+			f := strings.Fields(string(raw))
+			if len(f) == 0 {
+				return false
 			}
-			time.Sleep(10 * time.Millisecond)
-		}
+			target = "/proc/" + f[0] + "/ns/net"
+			var own, host unix.Stat_t
+			return unix.Stat(target, &own) == nil && unix.Stat(hostPath, &host) == nil && own.Ino != host.Ino
+		})
 		for _, limit := range []int{20, 100, 2000} {
 			if err := plugintest.SetLo(target, false); err != nil {
 				t.Fatal(err)

@@ -8,6 +8,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -20,7 +21,10 @@ import (
 // a tenth of it on an idle machine, and a slow machine is no failure.
 const Patience = 4 * time.Minute
 
-var plugin = flag.String("plugin", "", "another plugin to test instead of bin/none (absolute; its name must be none)")
+var (
+	plugin = flag.String("plugin", "", "another plugin to test instead of bin/none (absolute; its name must be none)")
+	seed   = flag.Uint64("seed", 0, "of what is random in a test; 0 is a new one")
+)
 
 // top is the repository, and suite the folder of test/ that go test started in.
 var top, suite = func() (string, string) {
@@ -183,6 +187,18 @@ func Poll(tb testing.TB, what string, ask func() (ok bool, state string)) {
 		}
 		return nil
 	})
+}
+
+// Random is a source whose seed the test prints, and -seed sets.
+func Random(tb testing.TB) *rand.Rand {
+	tb.Helper()
+	if *seed == 0 {
+		*seed = rand.Uint64()
+	}
+	tb.Cleanup(func() { // after what failed
+		tb.Logf("-seed %d", *seed)
+	})
+	return rand.New(rand.NewPCG(*seed, 0))
 }
 
 // Context ends with the test, and with our patience.

@@ -199,7 +199,7 @@ func Survey(t testing.TB) Host {
 func (h Host) Clean(t testing.TB) {
 	t.Helper()
 	var now Host
-	for end := time.Now().Add(30 * time.Second); ; time.Sleep(200 * time.Millisecond) {
+	for end := time.Now().Add(harness.Patience); ; time.Sleep(200 * time.Millisecond) {
 		if now = Survey(t); now == h {
 			return
 		}
