@@ -31,5 +31,6 @@
 //
 // A caller branches with errors.Is on [ErrNotExist], [ErrNotNetns], [ErrHost]
 // and [ErrChanging], and with errors.As on [*Findings]. Everything else is an
-// [*OpError]: the kernel refused an operation, and Unwrap gives the errno.
+// [*OpError]: the kernel refused an operation, and Unwrap gives the errno, or
+// [os.ErrDeadlineExceeded] where the kernel did not answer in time.
 package loopback

@@ -17,8 +17,8 @@ var (
 	// ErrNotNetns says that a path names something that is not a network namespace.
 	ErrNotNetns = netns.ErrNotNetns
 
-	// ErrHost says that a path names the network namespace of the caller itself
-	// or of process 1, whose loopback interface is not ours to touch.
+	// ErrHost says that a path names the network namespace of the caller itself,
+	// of process 1 or the machine's first one, whose loopback is not ours to touch.
 	ErrHost = errors.New("not a namespace of a container's own")
 
 	// ErrChanging says that the namespace kept changing while we looked.
@@ -37,7 +37,7 @@ func (e *OpError) Error() string {
 	if e.Path == "" {
 		return e.Op + ": " + describe(e.Err)
 	}
-	return e.Op + " (" + e.Path + "): " + describe(e.Err)
+	return e.Op + " (" + quote(e.Path) + "): " + describe(e.Err)
 }
 
 func (e *OpError) Unwrap() error { return e.Err }

@@ -17,8 +17,9 @@ var fallbackTunnels = map[string]string{
 	"vti6":   "ip6_vti0",
 }
 
-// isFallbackTunnel tells an idle fallback tunnel from an interface that somebody
-// added: kind and name match, it is down and it has no address.
+// isFallbackTunnel tells an idle fallback tunnel from an interface that was
+// added: kind and name match, it is down, it has no address, and it has neither a
+// remote end nor an underlay in another namespace, which the kernel's own lack.
 func (l *Link) isFallbackTunnel() bool {
-	return fallbackTunnels[l.Kind] == l.Name && l.Name != "" && !l.Up && len(l.Addrs) == 0
+	return fallbackTunnels[l.Kind] == l.Name && l.Name != "" && !l.Up && len(l.Addrs) == 0 && !l.remote && !l.elsewhere
 }

@@ -28,6 +28,7 @@ type Findings struct {
 	Extra       []Link         // interfaces that an exclusive namespace must not hold
 	NSIDs       []int32        // ids of other namespaces that an exclusive namespace must not know
 	NonLoopback []netip.Prefix // addresses on lo, in an exclusive namespace, that are not loopback addresses
+	XDP         bool           // an XDP program is on lo, in an exclusive namespace
 	LoMissing   bool           // there is no loopback interface
 	Name        string         // the loopback interface's name where it is not lo
 	Down        bool           // lo is down
@@ -59,6 +60,7 @@ func (f *Findings) lookAtLo(lo *Link, p Policy) {
 		f.Name = lo.Name
 	}
 	f.Down = !lo.Up
+	f.XDP = lo.XDP && p == Exclusive
 	if !slices.Contains(lo.Addrs, lo4) {
 		f.Missing = append(f.Missing, lo4)
 	}
@@ -87,6 +89,9 @@ func (f *Findings) Violations() []string {
 	if len(f.NSIDs) > 0 {
 		t = append(t, "it has been connected to another namespace, and could be again: known by number "+
 			join(f.NSIDs, func(id int32) string { return strconv.Itoa(int(id)) }))
+	}
+	if f.XDP {
+		t = append(t, "an XDP program is attached to lo, and may redirect packets into another namespace")
 	}
 	if f.LoMissing {
 		t = append(t, "there is no loopback interface")
@@ -124,12 +129,17 @@ func (f Findings) refusals() error {
 // String names the interface and its kind, fit for a terminal.
 func (l Link) String() string { return quote(l.Name) + " (" + quote(l.Kind) + ")" }
 
-// quote leaves an ordinary name as it is.
+// quote leaves an ordinary name or path as it is, and cuts a long one.
 func quote(name string) string {
-	if q := strconv.Quote(name); q != `"`+name+`"` || name == "" {
-		return q
+	const most = 200
+	cut := ""
+	if len(name) > most {
+		name, cut = name[:most], "..."
 	}
-	return name
+	if q := strconv.Quote(name); q != `"`+name+`"` || name == "" {
+		return q + cut
+	}
+	return name + cut
 }
 
 // maxItems bounds each list in a text: what owns a namespace may fill it.

@@ -60,6 +60,7 @@ func TestFallbackTunnels(t *testing.T) {
 		{"eth0", "veth", 0, 0, true},
 		{"", "", 0, 0, true},
 		{"", "unheard-of", 0, 0, true},
+		{"tunl0", "ipip", unix.IFF_POINTOPOINT, 0, true}, // has a remote end
 	} {
 		l, err := parseLink(linkMessage(2, c.name, c.kind, c.flags))
 		if err != nil {
@@ -212,6 +213,24 @@ func TestParseAddr(t *testing.T) {
 	}
 }
 
+// TestWithoutNSIDs: only a kernel that does not know the request is taken for one
+// that has no ids.
+func TestWithoutNSIDs(t *testing.T) {
+	for err, want := range map[*OpError]bool{
+		{opNSIDs, "", unix.EOPNOTSUPP}:           true,
+		{opNSIDs, "", unix.EPERM}:                false,
+		{"list interfaces", "", unix.EOPNOTSUPP}: false,
+	} {
+		s, got := withoutNSIDs(&Survey{Links: make([]Link, 2)}, err)
+		if s.NoNSIDs != want || (got == nil) != want || len(s.Links) != 2 {
+			t.Errorf("%v: %+v, %v", err, s, got)
+		}
+	}
+	if s, err := withoutNSIDs(&Survey{}, nil); err != nil || s.NoNSIDs {
+		t.Errorf("%+v, %v", s, err)
+	}
+}
+
 func TestParseNSID(t *testing.T) {
 	whole := append(make([]byte, 4), nl.NewRtAttr(unix.NETNSA_NSID, nl.Uint32Attr(7)).Serialize()...)
 	if id, err := parseNSID(whole); id != 7 || err != nil {
@@ -281,7 +300,7 @@ func TestUntilConsistent(t *testing.T) {
 	want := []message{{seq: 7}}
 	got, err := untilConsistent("list", func() ([]message, error) {
 		if calls++; calls < 5 {
-			return []message{{}, {}}, errInterrupted
+			return []message{{}, {}}, []error{errInterrupted, unix.ENOBUFS}[calls%2]
 		}
 		return want, nil
 	})

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/vishvananda/netlink/nl"
@@ -17,6 +18,7 @@ type conn struct {
 	path string // the namespace, for errors
 	fd   int
 	seq  uint32
+	end  time.Time
 	max  int    // bytes in the longest datagram
 	free []byte // where the next ones go; what was received is not overwritten
 }
@@ -34,6 +36,9 @@ const (
 // rtnetlink before sendto returns; the limit is for one that does not.
 var answerLimit = 10 * time.Second
 
+// connLimit is how long all that is asked through one conn may take.
+const connLimit = 30 * time.Second
+
 var errInterrupted = errors.New("netlink dump interrupted")
 
 // dialCurrent opens a conn in the namespace of the calling thread.
@@ -44,13 +49,22 @@ func dialCurrent(path string) (*conn, error) {
 	if err != nil {
 		return nil, &OpError{"open a netlink socket", path, err}
 	}
+	// Whoever has CAP_NET_ADMIN here may send to any netlink port (netlink(7)). The
+	// kernel delivers to a connected one only what comes from its peer
+	// (af_netlink.c, netlink_getsockbyportid).
+	if err := retry(func() error { return unix.Connect(fd, &kernel) }); err != nil {
+		unix.Close(fd)
+		return nil, &OpError{"connect a netlink socket", path, err}
+	}
 	limit := unix.NsecToTimeval(int64(answerLimit))
 	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &limit); err != nil {
 		unix.Close(fd)
 		return nil, &OpError{"limit the time of a netlink socket", path, err}
 	}
-	return &conn{path: path, fd: fd, max: maxDatagram}, nil
+	return &conn{path: path, fd: fd, end: time.Now().Add(connLimit), max: maxDatagram}, nil
 }
+
+var kernel = unix.SockaddrNetlink{Family: unix.AF_NETLINK}
 
 func (c *conn) close() { unix.Close(c.fd) }
 
@@ -82,10 +96,12 @@ func (c *conn) dump(op string, req *nl.NetlinkRequest, want uint16) (payloads []
 	return payloads, nil
 }
 
-// untilConsistent repeats a dump that was interrupted by a change.
+// untilConsistent repeats a dump that was interrupted by a change, or of which
+// the kernel dropped a part (netlink(7), ENOBUFS).
 func untilConsistent(op string, dump func() ([]message, error)) ([]message, error) {
 	for range dumpTries {
-		if messages, err := dump(); !errors.Is(err, errInterrupted) {
+		messages, err := dump()
+		if !errors.Is(err, errInterrupted) && !errors.Is(err, unix.ENOBUFS) {
 			return messages, err
 		}
 	}
@@ -96,7 +112,6 @@ func untilConsistent(op string, dump func() ([]message, error)) ([]message, erro
 func (c *conn) exchange(req *nl.NetlinkRequest) ([]message, error) {
 	c.seq++
 	req.Seq = c.seq
-	kernel := unix.SockaddrNetlink{Family: unix.AF_NETLINK}
 	request := req.Serialize()
 	if err := retry(func() error { return unix.Sendto(c.fd, request, 0, &kernel) }); err != nil {
 		return nil, err
@@ -152,17 +167,23 @@ func (c *conn) receive() ([]byte, error) {
 		c.free = make([]byte, 2*c.max)
 	}
 	for {
+		if time.Now().After(c.end) {
+			return nil, os.ErrDeadlineExceeded
+		}
 		var from unix.Sockaddr
 		// MSG_TRUNC makes recvfrom return the true length of what did not fit.
 		n, err := retryInt(func() (n int, err error) {
 			n, from, err = unix.Recvfrom(c.fd, c.free, unix.MSG_TRUNC)
 			return n, err
 		})
-		if err != nil {
+		switch {
+		case errors.Is(err, unix.EAGAIN):
+			return nil, os.ErrDeadlineExceeded
+		case err != nil:
 			return nil, err
 		}
 		if sa, ok := from.(*unix.SockaddrNetlink); !ok || sa.Pid != 0 {
-			continue // another process's: any may send to a netlink port
+			continue // it came between the binding and the connecting
 		}
 		if n > len(c.free) {
 			return nil, fmt.Errorf("a netlink datagram of %d bytes is too long: %w", n, unix.EMSGSIZE)

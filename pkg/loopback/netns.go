@@ -18,8 +18,8 @@ type Netns struct {
 }
 
 // Open opens the network namespace at path, for instance /run/netns/NAME or
-// /proc/PID/ns/net, and refuses the caller's own and, where that can be read,
-// process 1's. It looks the path up once, never blocks, whatever lies there,
+// /proc/PID/ns/net, and refuses the caller's own, the machine's first one and,
+// where that can be read, process 1's. It looks the path up once, never blocks, whatever lies there,
 // and does not open anything but a namespace.
 //
 // Errors: [ErrNotExist], [ErrNotNetns], [ErrHost], [*OpError].
@@ -54,11 +54,16 @@ func about(path string, err error) error {
 	case errors.As(err, &call):
 		return &OpError{call.Syscall, path, call.Err}
 	case errors.Is(err, ErrNotExist), errors.Is(err, ErrNotNetns):
-		return fmt.Errorf("%w: %s", err, path)
+		return fmt.Errorf("%w: %s", err, quote(path))
 	default:
 		return err
 	}
 }
+
+// firstInode is the number of the machine's first network namespace since Linux
+// 6.18 (include/uapi/linux/nsfs.h, NET_NS_INIT_INO). Earlier kernels number all of
+// them from PROC_DYNAMIC_FIRST on, which is above it, so there no namespace has it.
+const firstInode = 0xEFFFFFF9
 
 // refuseHost refuses the namespaces whose loopback is not a container's.
 func (n *Netns) refuseHost() error {
@@ -70,13 +75,16 @@ func (n *Netns) refuseHost() error {
 		id, err := netns.IDOf(host.path)
 		switch {
 		case err == nil && id == n.ns.ID():
-			return fmt.Errorf("%w: %s is %s", ErrHost, n.path, host.whose)
+			return fmt.Errorf("%w: %s is %s", ErrHost, quote(n.path), host.whose)
 		case err == nil:
 		case host.path == "/proc/1/ns/net" && (errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) || errors.Is(err, unix.ENOENT)):
 			// Not ours to read (ptrace(2), hidepid): then it cannot be told apart.
 		default:
 			return about(n.path, err)
 		}
+	}
+	if n.ns.ID().Ino == firstInode {
+		return fmt.Errorf("%w: %s is the machine's first", ErrHost, quote(n.path))
 	}
 	return nil
 }

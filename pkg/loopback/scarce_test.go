@@ -2,6 +2,7 @@ package loopback
 
 import (
 	"errors"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -104,7 +105,7 @@ func TestNoAnswer(t *testing.T) {
 	}()
 	select {
 	case err := <-answered:
-		if !errors.Is(err, unix.EAGAIN) {
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Error(err)
 		}
 	case <-time.After(30 * time.Second):
@@ -112,8 +113,25 @@ func TestNoAnswer(t *testing.T) {
 	}
 }
 
-// TestForgedAnswer: only the kernel's answer counts (netlink(7): whoever has
-// CAP_NET_ADMIN may send to a port).
+// TestDeadline: all answers together have a limit too, since each of many may
+// take a while.
+func TestDeadline(t *testing.T) {
+	c, err := dialCurrent("/x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.close()
+	if left := time.Until(c.end); left <= 0 || left > connLimit {
+		t.Errorf("%v left", left)
+	}
+	c.end = time.Now()
+	if _, err := c.survey(); !errors.Is(err, os.ErrDeadlineExceeded) || err.Error() != "list interfaces (/x): i/o timeout" {
+		t.Error(err)
+	}
+}
+
+// TestForgedAnswer: the socket hears the kernel alone. Another one, not connected,
+// shows that the forger could have been heard.
 func TestForgedAnswer(t *testing.T) {
 	nstest.New(t) // needs root
 	c, err := dialCurrent("")
@@ -121,21 +139,28 @@ func TestForgedAnswer(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.close()
-	if err := unix.Bind(c.fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
-		t.Fatal(err)
-	}
-	name, err := unix.Getsockname(c.fd)
+	control, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
 	if err != nil {
 		t.Fatal(err)
 	}
-	forger, err := dialCurrent("")
-	if err != nil {
+	defer unix.Close(control)
+	if err := unix.Bind(control, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		t.Fatal(err)
 	}
-	defer forger.close()
 	forged := nlmsg(unix.NLMSG_ERROR, 0, 1, errnoPayload(unix.EPERM)...)
-	if err := unix.Sendto(forger.fd, forged, 0, name); err != nil {
-		t.Fatal(err)
+	for fd, want := range map[int]error{c.fd: unix.ECONNREFUSED, control: nil} {
+		name, err := unix.Getsockname(fd)
+		if err != nil {
+			t.Fatal(err)
+		}
+		forger, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Sendto(forger, forged, 0, name); !errors.Is(err, want) {
+			t.Errorf("send to the connected %v: %v, want %v", fd == c.fd, err, want)
+		}
+		unix.Close(forger)
 	}
 	if s, err := c.survey(); err != nil || s.Lo() == nil {
 		t.Errorf("%v", err)

@@ -36,7 +36,10 @@ type Link struct {
 	MTU      int    // bytes
 	MAC      net.HardwareAddr
 	Addrs    []netip.Prefix // IPv4 and IPv6
+	XDP      bool           // an XDP program is attached, which sees and redirects packets before all else
 
+	elsewhere bool           // it is tied to a device or a socket in another namespace (IFLA_LINK_NETNSID)
+	remote    bool           // it has a remote end (IFF_POINTOPOINT)
 	tentative []netip.Prefix // of Addrs, those that cannot be used yet (RFC 4862, 5.4)
 }
 
@@ -76,10 +79,16 @@ func InspectSelf() (*Survey, error) {
 		return &Survey{}, err
 	}
 	defer c.close()
-	s, err := c.survey()
+	return withoutNSIDs(c.survey())
+}
+
+// withoutNSIDs accepts a survey of a kernel that has no ids to list: that list is
+// the last. A kernel that refuses the list instead may have something to hide.
+func withoutNSIDs(s *Survey, err error) (*Survey, error) {
 	var op *OpError
 	if errors.As(err, &op) && op.Op == opNSIDs && errors.Is(err, unix.EOPNOTSUPP) {
-		s.NoNSIDs, err = true, nil // the last list
+		s.NoNSIDs = true
+		return s, nil
 	}
 	return s, err
 }
@@ -197,6 +206,7 @@ func parseLink(b []byte) (Link, error) {
 		Kind:     info.EncapType(),
 		Up:       info.Flags&unix.IFF_UP != 0,
 		Loopback: info.Flags&unix.IFF_LOOPBACK != 0,
+		remote:   info.Flags&unix.IFF_POINTOPOINT != 0,
 	}
 	err := attributes(b[unix.SizeofIfInfomsg:], func(typ uint16, value []byte) {
 		switch typ {
@@ -212,11 +222,23 @@ func parseLink(b []byte) (Link, error) {
 			if kind := nested(value, unix.IFLA_INFO_KIND); len(kind) > 0 {
 				l.Kind = unix.ByteSliceToString(kind)
 			}
+		case unix.IFLA_LINK_NETNSID:
+			l.elsewhere = true
+		case unix.IFLA_XDP:
+			l.XDP = hasXDP(value)
 		case unix.IFLA_AF_SPEC:
 			l.IPv6 = hasIPv6(nested(value, unix.AF_INET6))
 		}
 	})
 	return l, err
+}
+
+// hasXDP reads IFLA_XDP, which is there with or without a program. A mode that is
+// not known to be none counts as one.
+func hasXDP(xdp []byte) bool {
+	const none = 0 // XDP_ATTACHED_NONE, include/uapi/linux/if_link.h
+	mode := nested(xdp, nl.IFLA_XDP_ATTACHED)
+	return len(mode) != 1 || mode[0] != none
 }
 
 // hasIPv6 reads IPv6's part of IFLA_AF_SPEC, which is missing where the kernel

@@ -41,9 +41,10 @@ func (n *Netns) Up(p Policy) (*Survey, error) {
 			return nil, err
 		}
 		err = c.heal(s.Lo().Index, f)
-		if errors.Is(err, unix.EEXIST) {
-			// Another process was faster, or the kernel has not got round to ::1: what
-			// comes by netlink it takes up in the background (addrconf_dad_start).
+		if errors.Is(err, unix.EEXIST) || errors.Is(err, unix.ENOBUFS) {
+			// Another process was faster, or the answer was dropped, or the kernel has
+			// not got round to ::1: what comes by netlink it takes up in the background
+			// (addrconf_dad_start).
 			time.Sleep(time.Millisecond << try)
 			err = nil
 		}

@@ -83,7 +83,7 @@ func status(c *call) ([]byte, error) {
 		return nil, err
 	}
 	if err := loopback.Available(); err != nil {
-		return nil, types.NewError(types.ErrPluginNotAvailable, "an ADD would fail: "+err.Error(), "run the runtime as root with CAP_SYS_ADMIN and CAP_NET_ADMIN")
+		return nil, types.NewError(types.ErrPluginNotAvailable, "an ADD would fail: "+err.Error(), privileges)
 	}
 	return nil, nil
 }
@@ -99,7 +99,7 @@ func (c *call) checkPrevResult(conf *config) error {
 		return cannotHonour("placeholderIPs", string(c.conf.get("placeholderIPs")), "the result is another plugin's (prevResult)", "remove placeholderIPs")
 	}
 	if err := validResult(c.cniVersion, conf.prevResult); err != nil {
-		return invalidConfig("prevResult", fmt.Sprintf("%s is not a result of CNI %s: %v", shorten(value), c.cniVersion, err), "the plugin before this one is at fault, or the runtime")
+		return invalidConfig("prevResult", fmt.Sprintf("%s is not a result of CNI %s: %s", shorten(value), c.cniVersion, shorten(err.Error())), "the plugin before this one is at fault, or the runtime")
 	}
 	return nil
 }

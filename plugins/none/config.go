@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -25,15 +26,22 @@ const loMAC = "00:00:00:00:00:00"
 // config reads the network config and refuses, before anything is touched, what
 // the none network cannot give.
 func (c *call) config() (*config, error) {
+	if c.conf.get("plugins") != nil {
+		return nil, invalidConfig("plugins", "this is a list of plugins, and not the config of one",
+			"give the plugin one entry of plugins, with the cniVersion and name of the list: cnitool and runtimes do that")
+	}
 	err := c.conf.requireUnambiguous("", "cniVersion", "name", "exclusive", "placeholderIPs", "ipam", "ipMasq", "runtimeConfig", "dns", "prevResult")
 	if err != nil {
+		return nil, err
+	}
+	if err := c.conf.refuseTypos("exclusive", "placeholderIPs"); err != nil {
 		return nil, err
 	}
 	var name string
 	if err := c.conf.decode("name", &name); err != nil {
 		return nil, err
 	}
-	if !isName(name) {
+	if name == "" || badInName(name) >= 0 {
 		return nil, invalidConfig("name", quoteValue(name)+" is not a letter or digit followed by letters, digits, '_', '.' and '-'", "give the network a name, for instance airgap")
 	}
 	conf := config{prevResult: c.conf.get("prevResult")}
@@ -109,8 +117,11 @@ func (c *call) refuseRuntimeConfig() error {
 }
 
 // asksForNothing says whether a value is absent, null, an empty list or string,
-// zero, or an object of such: containerd and podman send those when nobody asked.
+// zero, or an object of such: containerd and podman send those without a request.
 func asksForNothing(raw json.RawMessage) bool {
+	if bytes.Count(raw, []byte{','}) > maxElements {
+		return false // that is a request, whatever for
+	}
 	var value any
 	if len(raw) == 0 || json.Unmarshal(raw, &value) != nil {
 		return len(raw) == 0
@@ -138,12 +149,15 @@ func (c *call) refuseArgs() error {
 		switch {
 		case pair == "":
 		case !isPair:
-			return invalidEnv("CNI_ARGS", pair, "is not of the form KEY=VALUE")
+			return invalidEnv("CNI_ARGS", pair, "is not of the form KEY=VALUE",
+				"write pairs with ';' between them, such as IgnoreUnknown=1;K8S_POD_NAME=web")
 		case value == "":
 		case strings.EqualFold(key, "IP"):
-			return cannotHonour("CNI_ARGS IP", value, "a container on this network has no address", "ask for no address (podman --ip), or use another network")
+			return cannotHonour("CNI_ARGS IP", quoteValue(value), "a container on this network has no address",
+				"ask for no address (--ip of podman run and nerdctl run; what sets the pod's or container's IP elsewhere), or use another network")
 		case strings.EqualFold(key, "MAC") && !isLoMAC(value):
-			return cannotHonour("CNI_ARGS MAC", value, "lo has no hardware address of its own", "ask for no MAC address (podman --mac-address), or use another network")
+			return cannotHonour("CNI_ARGS MAC", quoteValue(value), "lo has no hardware address of its own",
+				"ask for no MAC address (--mac-address of podman run; what sets the pod's or container's MAC elsewhere), or use another network")
 		}
 	}
 	return nil

@@ -6,6 +6,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/containernetworking/cni/pkg/version"
@@ -13,7 +14,7 @@ import (
 )
 
 // maxStdin is the size in bytes of the largest network config that is read.
-const maxStdin = 16 << 20
+const maxStdin = 1 << 20
 
 // supported are the versions of the CNI spec that can express a result without
 // an address: 0.1.0 and 0.2.0 cannot.
@@ -83,11 +84,14 @@ func (c *call) serve(stdin io.Reader) (answer []byte, err error) {
 	}
 	command, known := commands[name]
 	if !known {
-		return nil, invalidEnv("CNI_COMMAND", name, "is none of ADD, DEL, CHECK, GC, STATUS and VERSION")
+		return nil, unknownCommand(name)
 	}
 	if command.ofContainer {
 		if err := c.checkContainerID(); err != nil {
 			return nil, err
+		}
+		if name != "DEL" && c.getenv("CNI_IFNAME") == "" {
+			return nil, missingEnv("CNI_IFNAME") // what it says does not matter: the interface is lo
 		}
 	}
 	if err := c.read(stdin); err != nil {
@@ -102,16 +106,32 @@ func (c *call) serve(stdin io.Reader) (answer []byte, err error) {
 	return command.serve(c)
 }
 
-// checkContainerID requires CNI_CONTAINERID. CNI_IFNAME is ignored, whatever it
-// says: the interface is lo.
-func (c *call) checkContainerID() error {
-	switch id := c.getenv("CNI_CONTAINERID"); {
-	case id == "":
-		return missingEnv("CNI_CONTAINERID")
-	case !isName(id):
-		return invalidEnv("CNI_CONTAINERID", id, "is not a letter or digit followed by letters, digits, '_', '.' and '-'")
+// unknownCommand tells the runtime's author, or a person at a shell, what to write.
+func unknownCommand(name string) error {
+	remedy := "write one of them"
+	if _, known := commands[strings.ToUpper(name)]; known || strings.EqualFold(name, "VERSION") {
+		remedy = "write " + strings.ToUpper(name)
 	}
-	return nil
+	return invalidEnv("CNI_COMMAND", name, "is none of ADD, DEL, CHECK, GC, STATUS and VERSION", remedy)
+}
+
+// checkContainerID requires CNI_CONTAINERID, and names the character that the
+// spec does not allow.
+func (c *call) checkContainerID() error {
+	id := c.getenv("CNI_CONTAINERID")
+	if id == "" {
+		return missingEnv("CNI_CONTAINERID")
+	}
+	at := badInName(id)
+	if at < 0 {
+		return nil
+	}
+	bad, _ := utf8.DecodeRuneInString(id[at:])
+	why := fmt.Sprintf("has %q in it", bad)
+	if at == 0 {
+		why = fmt.Sprintf("starts with %q", bad)
+	}
+	return invalidEnv("CNI_CONTAINERID", id, why, "a container ID is a letter or digit followed by letters, digits, '_', '.' and '-'")
 }
 
 // read takes the network config from stdin, as far as DEL and GC look at it:
@@ -122,7 +142,7 @@ func (c *call) read(stdin io.Reader) error {
 		return types.NewError(types.ErrIOFailure, "read the network config from stdin: "+err.Error(), "")
 	}
 	if len(data) > maxStdin {
-		return types.NewError(types.ErrDecodingFailure, "the network config on stdin is larger than 16 MiB",
+		return types.NewError(types.ErrDecodingFailure, "the network config on stdin is larger than 1 MiB",
 			"check what the runtime sends: a network config has a few hundred bytes")
 	}
 	if c.conf, err = parseObject(data); err != nil {
@@ -145,19 +165,19 @@ func (c *call) read(stdin io.Reader) error {
 		"set it to one of "+strings.Join(supported.SupportedVersions(), ", "))
 }
 
-// isName says whether s is a container ID or a network name (SPEC.md, "Parameters"
-// and "Configuration format"). cni/pkg/utils has the same as a regexp, which
-// costs more to compile than all of a DEL.
-func isName(s string) bool {
+// badInName returns where s stops being a container ID or a network name
+// (SPEC.md, "Parameters" and "Configuration format"), or -1. cni/pkg/utils has
+// the same as a regexp, which costs more to compile than all of a DEL.
+func badInName(s string) int {
 	for i, r := range []byte(s) {
 		switch {
 		case 'a' <= r && r <= 'z', 'A' <= r && r <= 'Z', '0' <= r && r <= '9':
 		case i > 0 && (r == '_' || r == '.' || r == '-'):
 		default:
-			return false
+			return i
 		}
 	}
-	return s != ""
+	return -1
 }
 
 // hint is for a person who runs the plugin by hand.

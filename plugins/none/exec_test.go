@@ -22,7 +22,7 @@ import (
 const plainConf = `{"cniVersion": "1.1.0", "name": "airgap"}`
 
 func addEnv(netns string) map[string]string {
-	return map[string]string{"CNI_COMMAND": "ADD", "CNI_CONTAINERID": "c1", "CNI_NETNS": netns}
+	return map[string]string{"CNI_COMMAND": "ADD", "CNI_CONTAINERID": "c1", "CNI_IFNAME": "eth0", "CNI_NETNS": netns}
 }
 
 // endless counts what is read of it.
@@ -42,7 +42,7 @@ func TestHugeStdinIsNotRead(t *testing.T) {
 	if status := inProcess(addEnv("/x"), &stdin, &stdout, io.Discard); status != 1 {
 		t.Fatalf("exit status %d", status)
 	}
-	if !strings.Contains(stdout.String(), `"code":6,"msg":"the network config on stdin is larger than 16 MiB"`) {
+	if !strings.Contains(stdout.String(), `"code":6,"msg":"the network config on stdin is larger than 1 MiB"`) {
 		t.Error(stdout.String())
 	}
 	if stdin.read > maxStdin+1<<20 {

@@ -21,13 +21,16 @@ func FuzzConfig(f *testing.F) {
 		`{"cniVersion":"1.0.0","name":"a","runtimeConfig":null,"ipam":{"type":null},"ipMasq":null,"dns":{"nameservers":[null]}}`,
 		`{"cniVersion":"0.3.1","name":"a","ipam":{"type":"x","Type":"y"},"Name":"b"}`,
 		`{"cniVersion":"1.1.0","name":"a","cni.dev/valid-attachments":[null,{"containerID":1}]}`,
+		`{"cniVersion":"1.0.0","name":"a","plugins":[{"type":"none"}]}`, `{"cniVersion":"1.0.0","name":"a","plugins":null}`,
+		`{"cniVersion":"1.0.0","name":"a","exlusive":false,"placeholderIP":["192.0.0.8"]}`, `{"cniVersion":"1.0.0","name":"a","":1,"e":2,"EXCLUSIVEE":3}`,
 	} {
 		for _, command := range []string{"ADD", "CHECK", "DEL", "GC", "STATUS", "VERSION"} {
 			f.Add(command, conf, "IgnoreUnknown=1;MAC=00:00:00:00:00:00")
+			f.Add(command, conf, "IP=\xff"+strings.Repeat("x", 300))
 		}
 	}
 	f.Fuzz(func(t *testing.T, command, conf, args string) {
-		env := map[string]string{"CNI_COMMAND": command, "CNI_CONTAINERID": "c1", "CNI_NETNS": "/nowhere", "CNI_ARGS": args}
+		env := map[string]string{"CNI_COMMAND": command, "CNI_CONTAINERID": "c1", "CNI_IFNAME": "eth0", "CNI_NETNS": "/nowhere", "CNI_ARGS": args}
 		var stdout bytes.Buffer
 		status := inProcess(env, strings.NewReader(conf), &stdout, io.Discard)
 		checkAnswer(t, command, status, stdout.Bytes())

@@ -35,7 +35,16 @@ func TestGuard(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	node := exec.Command(os.Args[0], t.TempDir(), upstream)
+	dir := t.TempDir()
+	machine := filepath.Join(dir, "machine")
+	if err := os.WriteFile(machine, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("/proc/self/ns/net", machine, "", unix.MS_BIND, ""); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Unmount(machine, unix.MNT_DETACH)
+	node := exec.Command(os.Args[0], dir, upstream)
 	node.Env = append(os.Environ(), asNode+"=1")
 	node.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.CLONE_NEWNET}
 	out, err := node.CombinedOutput()
@@ -63,6 +72,9 @@ func nodeMain(dir, upstream string) error {
 		unix.Mount("/proc/1/ns/net", bind, "", unix.MS_BIND, ""),
 		os.Symlink(bind, link))
 	if err != nil {
+		return err
+	}
+	if err := refusesTheFirst(filepath.Join(dir, "machine")); err != nil {
 		return err
 	}
 	names := []string{bind, link, "/proc/self/ns/net", "/proc/thread-self/ns/net", "/proc/1/ns/net"}
@@ -93,6 +105,30 @@ func nodeMain(dir, upstream string) error {
 	return nil
 }
 
+// refusesTheFirst gives the plugin, which sees no process outside the node, the
+// machine's own namespace by a path, as in a container of a daemon that has the
+// node's /run. It only calls CHECK, which would not touch the machine's lo either.
+func refusesTheFirst(machine string) error {
+	const first = 4026531833 // NET_NS_INIT_INO
+	var st unix.Stat_t
+	if err := unix.Stat(machine, &st); err != nil {
+		return err
+	}
+	if st.Ino != first {
+		fmt.Println("this test is not in the machine's first namespace, or the kernel gives that no fixed number: nothing to see")
+		return nil
+	}
+	env := map[string]string{"CNI_COMMAND": "CHECK", "CNI_CONTAINERID": "c1", "CNI_IFNAME": "eth0", "CNI_NETNS": machine, asPlugin: "1"}
+	var stdout bytes.Buffer
+	var e struct{ Code int }
+	status := pluginAt(os.Args[0], false, env, &stdout)
+	if err := json.Unmarshal(stdout.Bytes(), &e); err != nil || status != 1 || e.Code != 8 {
+		return fmt.Errorf("CHECK of the machine's first namespace: exit status %d: %s", status, &stdout)
+	}
+	fmt.Printf("CHECK of the machine's first namespace, from a container: %s", &stdout)
+	return nil
+}
+
 func lo() string { return describeLo("/proc/self/ns/net") }
 
 // guarded calls ADD, CHECK and DEL for the node's namespace, with lo up and with
@@ -104,7 +140,7 @@ func guarded(name, override string, elsewhere bool) error {
 		}
 		before := lo()
 		for _, command := range []string{"ADD", "CHECK", "DEL"} {
-			env := map[string]string{"CNI_COMMAND": command, "CNI_CONTAINERID": "c1", "CNI_NETNS": name, "CNI_NETNS_OVERRIDE": override, asPlugin: "1"}
+			env := map[string]string{"CNI_COMMAND": command, "CNI_CONTAINERID": "c1", "CNI_IFNAME": "eth0", "CNI_NETNS": name, "CNI_NETNS_OVERRIDE": override, asPlugin: "1"}
 			var stdout bytes.Buffer
 			status := pluginAt(os.Args[0], elsewhere, env, &stdout)
 			if after := lo(); after != before {

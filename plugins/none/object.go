@@ -19,6 +19,14 @@ type member struct {
 	value json.RawMessage
 }
 
+const (
+	// maxKeys and maxElements bound what becomes many small things in memory. A
+	// network config has a dozen keys; the longest list in one is GC's, of the
+	// attachments on a node, with two values each.
+	maxKeys     = 1000
+	maxElements = 20_000
+)
+
 // parseObject reads one JSON object and nothing after it.
 func parseObject(data []byte) (object, error) {
 	data = bytes.TrimSpace(data)
@@ -43,6 +51,9 @@ func parseObject(data []byte) (object, error) {
 		var value json.RawMessage
 		if err := d.Decode(&value); err != nil {
 			return nil, cut(err)
+		}
+		if len(o) == maxKeys {
+			return nil, fmt.Errorf("it has more than %d keys", maxKeys)
 		}
 		o = append(o, member{key.(string), value})
 	}
@@ -87,6 +98,9 @@ func (o object) decodeAs(name, key string, v any) error {
 	if raw == nil {
 		return nil
 	}
+	if bytes.Count(raw, []byte{','}) > maxElements {
+		return invalidConfig(name, fmt.Sprintf("%s has more than %d elements", shorten(string(raw)), maxElements), "check what the runtime sends")
+	}
 	if err := json.Unmarshal(raw, v); err != nil {
 		return invalidConfig(name, fmt.Sprintf("%s is not %s", shorten(string(raw)), typeName(v)), "")
 	}
@@ -123,6 +137,39 @@ func (o object) requireUnambiguous(prefix string, ours ...string) error {
 		}
 	}
 	return nil
+}
+
+// refuseTypos refuses a key that is one edit away from one of ours: what it says
+// would be ignored, and the one who wrote it would believe otherwise.
+func (o object) refuseTypos(ours ...string) error {
+	for _, key := range ours {
+		for _, m := range o {
+			if m.key != key && oneEdit(strings.ToLower(m.key), strings.ToLower(key)) {
+				return invalidConfig(quoteValue(m.key), "there is no such key", "write "+key+", or remove it")
+			}
+		}
+	}
+	return nil
+}
+
+// oneEdit says whether one letter more, less or other, or two neighbours the other
+// way round, turn a into b.
+func oneEdit(a, b string) bool {
+	if len(a) > len(b) {
+		a, b = b, a
+	}
+	i := 0
+	for i < len(a) && a[i] == b[i] {
+		i++
+	}
+	switch len(b) - len(a) {
+	case 1:
+		return a[i:] == b[i+1:]
+	case 0:
+		return i < len(a) && a[i+1:] == b[i+1:] ||
+			i+1 < len(a) && a[i] == b[i+1] && a[i+1] == b[i] && a[i+2:] == b[i+2:]
+	}
+	return false
 }
 
 func typeName(v any) string {

@@ -12,8 +12,8 @@ import (
 // that insist on one: one address, or a prefix that has one for each container.
 type placeholder netip.Prefix
 
-// reserved are the ranges in which an address is nobody's, so that reporting it
-// cannot send a packet to anybody.
+// reserved are the ranges in which an address is assigned to no host, so that
+// reporting it cannot send a packet to one.
 var reserved = []netip.Prefix{
 	netip.MustParsePrefix("192.0.0.8/32"),    // IPv4 dummy address, RFC 7600
 	netip.MustParsePrefix("100:0:0:1::/64"),  // dummy IPv6 prefix, RFC 9780
@@ -65,7 +65,7 @@ func parsePlaceholder(text string) (netip.Prefix, error) {
 			return p, nil
 		}
 	}
-	return p, cannotHonour("placeholderIPs", value, "it could be somebody's address", placeholderRemedy)
+	return p, cannotHonour("placeholderIPs", value, "it could be a host's address", placeholderRemedy)
 }
 
 // parsePrefix takes an address for the prefix that holds it alone.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -58,6 +59,9 @@ func validResult(cniVersion string, raw json.RawMessage) error {
 		Interfaces []*struct{}
 		IPs        []*struct{ Interface *int }
 		Routes     []*struct{}
+	}
+	if bytes.Count(raw, []byte{','}) > maxElements {
+		return fmt.Errorf("it has more than %d elements", maxElements)
 	}
 	if err := json.Unmarshal(raw, &r); err != nil {
 		return errors.New("it has other types than a result")

@@ -136,7 +136,7 @@ func noneCommand(ts *testscript.TestScript, neg bool, args []string, call caller
 	if len(args) < 2 {
 		ts.Fatalf("usage: [!] none COMMAND FILE [KEY=VALUE...]")
 	}
-	env := map[string]string{"CNI_COMMAND": args[0], "CNI_CONTAINERID": "c1", "CNI_NETNS": ts.Getenv("NETNS")}
+	env := map[string]string{"CNI_COMMAND": args[0], "CNI_CONTAINERID": "c1", "CNI_IFNAME": "eth0", "CNI_NETNS": ts.Getenv("NETNS")}
 	for _, pair := range args[2:] {
 		key, value, _ := strings.Cut(pair, "=")
 		env[key] = value

@@ -36,7 +36,7 @@ func TestVersions(t *testing.T) {
 			if v == "missing" {
 				conf = `{"name": "airgap"}`
 			}
-			env := map[string]string{"CNI_COMMAND": command, "CNI_CONTAINERID": "c1", "CNI_NETNS": ns.Path}
+			env := map[string]string{"CNI_COMMAND": command, "CNI_CONTAINERID": "c1", "CNI_IFNAME": "eth0", "CNI_NETNS": ns.Path}
 			var stdout, stderr bytes.Buffer
 			status := asProcess(env, strings.NewReader(conf), &stdout, &stderr)
 			fmt.Fprintf(&got, "%s %s %d %s\n", v, command, status, strings.ReplaceAll(strings.TrimSuffix(stdout.String(), "\n"), ns.Path, "$NETNS"))
