@@ -1,5 +1,5 @@
-// Package loopback makes a network namespace hold a loopback interface that
-// works, and tells whether it holds anything else.
+// Package loopback brings a network namespace's loopback interface up, with its
+// addresses, and tells whether the namespace holds anything else.
 //
 // It is what the none plugin does to a namespace, for a runtime that would
 // rather call it than exec a plugin:
@@ -13,15 +13,17 @@
 //
 // # What it does not do
 //
+// It looks at interfaces, addresses, XDP programs and known namespaces, and not at
+// routes, rules, nftables and qdiscs, which a former owner may have left.
 // It creates no namespace, deletes none, takes nothing down and keeps no state.
-// There is no Down: lo dies with its namespace, and until then somebody may use it.
+// There is no Down: lo dies with its namespace, and until then a process may use it.
 //
 // # Namespaces and threads
 //
 // The calling goroutine never changes its network namespace. A netlink socket
 // belongs for good to the namespace that it was opened in (netlink(7)), so the
 // package enters the namespace for as long as opening one takes, on a thread
-// that nobody else uses meanwhile. That thread is handed back to the Go runtime
+// that no other goroutine uses meanwhile. That thread is handed back to the Go runtime
 // only after it has verifiably returned; otherwise it ends.
 //
 // All functions and methods may be called from several goroutines at once.

@@ -153,11 +153,11 @@ func (c *call) refuseArgs() error {
 				"write pairs with ';' between them, such as IgnoreUnknown=1;K8S_POD_NAME=web")
 		case value == "":
 		case strings.EqualFold(key, "IP"):
-			return cannotHonour("CNI_ARGS IP", quoteValue(value), "a container on this network has no address",
-				"ask for no address (--ip of podman run and nerdctl run; what sets the pod's or container's IP elsewhere), or use another network")
+			return cannotHonour("CNI_ARGS IP", plain(value), "a container on this network has no address",
+				"ask for no address (podman and nerdctl: --ip; elsewhere what sets IP), or use another network")
 		case strings.EqualFold(key, "MAC") && !isLoMAC(value):
-			return cannotHonour("CNI_ARGS MAC", quoteValue(value), "lo has no hardware address of its own",
-				"ask for no MAC address (--mac-address of podman run; what sets the pod's or container's MAC elsewhere), or use another network")
+			return cannotHonour("CNI_ARGS MAC", plain(value), "lo has no hardware address of its own",
+				"ask for no MAC address (podman: --mac-address; elsewhere what sets MAC), or use another network")
 		}
 	}
 	return nil

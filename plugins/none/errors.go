@@ -108,6 +108,14 @@ func cannotHonour(key, value, why, remedy string) error {
 
 func quoteValue(s string) string { return shorten(strconv.Quote(s)) }
 
+// plain is quoteValue for what mostly needs no quotes.
+func plain(s string) string {
+	if q := strconv.Quote(s); q != `"`+s+`"` {
+		return shorten(q)
+	}
+	return shorten(s)
+}
+
 // shorten keeps an error readable whose value is not.
 func shorten(s string) string { return cutTo(200, s) }
 

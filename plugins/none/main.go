@@ -1,6 +1,6 @@
 // Command none is a CNI plugin for a container that must have no network: a
-// network namespace of its own, a loopback interface that works, and nothing
-// else, as with docker run --network none.
+// network namespace of its own, with a loopback interface that is up and has its
+// addresses, and nothing else, as with docker run --network none.
 //
 // A container runtime runs it with a CNI command in the environment and a
 // network config on stdin (https://www.cni.dev/docs/spec/). ADD brings lo up

@@ -34,6 +34,9 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
+	if os.Getenv(asMeter) != "" {
+		os.Exit(meterMain(os.Args[1], os.Args[2]))
+	}
 	os.Exit(runTests(m))
 }
 
