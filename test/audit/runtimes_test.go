@@ -107,7 +107,7 @@ func TestRunc(t *testing.T) {
 }
 
 // self as a pod runs it that is as restricted as can be: a runtime's default
-// seccomp profile, no capability, a user that nobody knows, a read-only root.
+// seccomp profile, no capability, a user without a name, a read-only root.
 func TestSelfUnderRuntimes(t *testing.T) {
 	root := rootfs(t)
 	hard := []string{"--user", "54321:54321", "--cap-drop", "all", "--security-opt", "no-new-privileges", "--read-only"}
@@ -220,7 +220,7 @@ func TestDocker(t *testing.T) {
 	one(t, 1, id[:12])
 }
 
-// A file system whose server does not answer keeps nobody from looking.
+// A file system whose server does not answer does not hold up the audit.
 func TestDeadFileServer(t *testing.T) {
 	server, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
 	if err != nil && os.Getenv("CI") == "" {
@@ -229,7 +229,7 @@ func TestDeadFileServer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer server.Close() // ends whoever waits for it
+	defer server.Close() // ends the processes that wait for it
 	dir := t.TempDir()
 	if err := unix.Mount("dead", dir, "fuse", 0, fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0", server.Fd())); err != nil {
 		t.Fatal(err)

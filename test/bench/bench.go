@@ -170,7 +170,7 @@ func (b *bench) units() (units [][]act, err error) {
 		check.before = func() error { return add.ns.setUp(true) }
 		del := later(add, "DEL", result)
 		del.before = check.before
-		// Upstream's takes lo down; ours leaves it to whoever still uses it.
+		// Upstream's takes lo down; ours leaves it to the processes that still use it.
 		del.after = func() error { return add.ns.expectLo(program == none) }
 		version := later(add, "VERSION", nil)
 		units = append(units, []act{check}, []act{del}, []act{version})

@@ -152,7 +152,7 @@ func TestProcess1IsRefused(t *testing.T) {
 	}
 }
 
-// TestDELKeepsLo: lo stays up under whoever still runs in the namespace.
+// TestDELKeepsLo: lo stays up under a process that still runs in the namespace.
 func TestDELKeepsLo(t *testing.T) {
 	node, other := plugintest.NewNode(t), plugintest.NewNode(t)
 	before := look(t, other.Path)

@@ -239,7 +239,7 @@ func TestTwoNetworks(t *testing.T) {
 	})
 	t.Run("exclusive, at once", func(t *testing.T) {
 		// Either may come first. The one that loses sees the other at ADD, or
-		// CHECK sees both: never nobody.
+		// CHECK sees both: one of the two always does.
 		for range 5 {
 			ns, ctx := nstest.New(t), harness.Context(t)
 			c := load(t, airgap, ordinary)

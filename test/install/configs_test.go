@@ -60,7 +60,7 @@ var platforms = []platform{
 	{name: "kubeadm", versions: "2.4", config: kubeadm, systemd: true, target: dropInFile},
 
 	// The least that works. It names no handler, so that the built-in one is
-	// there only as long as nobody names any; and its last line has no end.
+	// there only as long as no config names any; and its last line has no end.
 	{name: "minimal", versions: "1.6 1.7 2.4", target: mainFile, config: fixed(`version = 2
 [plugins."io.containerd.grpc.v1.cri"]
   sandbox_image = "localhost/cni-none/pause:1"

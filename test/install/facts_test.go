@@ -70,7 +70,7 @@ func TestDirectoryGone(t *testing.T) {
 		}
 		return nil
 	})
-	// It cannot start either, until somebody brings the directory back.
+	// It cannot start either, until the directory is back.
 	n.must(1, "status")
 	n.must(0, "install")
 	n.start()

@@ -74,7 +74,7 @@ type container struct {
 	program []string // instead of the probe
 }
 
-// capabilities of a container that nobody asked for anything special: docker's
+// capabilities of a container with no special options: docker's
 // and containerd's default, CAP_NET_RAW included.
 var capabilities = []string{
 	"CAP_AUDIT_WRITE", "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_MKNOD",

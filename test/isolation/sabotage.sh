@@ -21,7 +21,7 @@ replace() {
 }
 
 failed=0
-# try NAME: builds the copy, runs the tests that both have to go red, and restores it.
+# try NAME: builds the copy, runs the tests that both have to fail, and restores it.
 try() {
 	CGO_ENABLED=0 go build -o bin/none ./plugins/none
 	local suite out
@@ -29,10 +29,10 @@ try() {
 		local run='TestIsolation/(connected|loopback)'
 		[ $suite = isolation ] || run='TestHostIsRefused|TestProcess1IsRefused|TestNodeOutages|TestDELKeepsLo|TestFaults/scenes/(ADD|CHECK|DEL)'
 		if out=$(cd "$root/test/$suite" && go test -count=1 -v -timeout 10m . -plugin "$tmp/bin/none" -run "$run" 2>&1); then
-			echo "$1: test/$suite stays GREEN"
+			echo "$1: test/$suite PASSES"
 			failed=1
 		else
-			echo "$1: test/$suite goes red:"
+			echo "$1: test/$suite fails:"
 			grep -E '^ *--- FAIL: .*/|^ *[a-z]*_test.go:' <<<"$out" | cut -c1-200 | awk '/--- FAIL/ || n[$1]++ < 2' || true
 		fi
 	done

@@ -199,7 +199,7 @@ func (w *world) addresses(t *testing.T) {
 	}
 }
 
-// settled waits until the kernel has made sure that nobody else has the link's
+// settled waits until the kernel has made sure that no other host has the link's
 // IPv6 addresses, and returns the link-local one.
 func settled(h *netlink.Handle, l netlink.Link) (ll string, err error) {
 	for end := time.Now().Add(harness.Patience); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {

@@ -143,7 +143,7 @@ func (c *node) wrongHandler(t *testing.T) {
 }
 
 // classMadeAgain deletes the class and makes it again with the handler of all
-// other pods. `handler` cannot be changed, but nobody has to change it.
+// other pods. `handler` cannot be changed, but that is not needed.
 func (c *node) classMadeAgain(t *testing.T) {
 	c.Remove(t, "runtimeclass", "airgap")
 	c.Apply(t, class("airgap", "runc"))

@@ -522,7 +522,7 @@ func TestBroken(t *testing.T) {
 	}
 }
 
-// TestPruned pins how podman deletes a conflist that nobody uses.
+// TestPruned pins how podman deletes a conflist that no container uses.
 func TestPruned(t *testing.T) {
 	f := setUp(t, false)
 	f.start("a", "--network", "airgap")

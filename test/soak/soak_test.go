@@ -203,7 +203,7 @@ func TestCycles(t *testing.T) {
 		}
 	})
 	untouched()
-	// Their mounts are gone now; nobody else may hold them.
+	// Their mounts are gone now; nothing else may hold them.
 	harness.Eventually(t, "no namespace is held any more", func() error {
 		if h := held(t, inodes); len(h) > 0 {
 			return fmt.Errorf("held: %v", h)
@@ -283,7 +283,7 @@ func TestNamespaceDies(t *testing.T) {
 		path, stop := start(t, node, holder)
 		time.AfterFunc(time.Duration(random.Int64N(int64(typical))), stop)
 		o := node.Run(t, plugintest.Call{Plugin: harness.Plugin(), Command: "ADD", Netns: path})
-		// 3: no such file any more; 8: the PID is a zombie's or somebody else's;
+		// 3: no such file any more; 8: the PID is a zombie's or another process's;
 		c.add(what(t, o, 3, 8))
 		stop()
 		untouched()
@@ -338,7 +338,7 @@ func TestNoRoom(t *testing.T) {
 			}
 		}
 	})
-	// The limit on processes does not bind root, nor whoever has CAP_SYS_ADMIN on
+	// The limit on processes does not bind root, nor a process with CAP_SYS_ADMIN on
 	// the machine (fork.c). It binds root of a user namespace: rootless podman.
 	t.Run("processes", func(t *testing.T) {
 		node := plugintest.NewNode(t)

@@ -7,7 +7,7 @@
 // never touched.
 //
 // Look does not use the project's own library: what the plugin says about a
-// namespace is compared with what somebody else sees there.
+// namespace is compared with what another library sees there.
 package plugintest
 
 import (

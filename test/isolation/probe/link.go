@@ -120,7 +120,7 @@ func others(n int, name func(int) string) error {
 
 // neighbours: does the kernel know the hardware address of anybody?
 func neighbours(p spec.Probe) error {
-	_ = tcp(p) // to have spoken with somebody
+	_ = tcp(p) // to have spoken with another host
 	all, err := netlink.NeighList(0, netlink.FAMILY_ALL)
 	if err != nil {
 		return err
@@ -250,7 +250,7 @@ func moveToProcess1(p spec.Probe) error {
 
 // setns goes into the network namespace of process 1 and dials from there.
 func setns(p spec.Probe) error {
-	runtime.LockOSThread() // for good: nobody else shall run in there
+	runtime.LockOSThread() // for good: nothing else shall run in there
 	fd, err := unix.Open("/proc/1/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("open: %w", err)

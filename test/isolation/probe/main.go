@@ -100,7 +100,7 @@ func banner(c net.Conn, p spec.Probe) error {
 		return err
 	}
 	if !strings.Contains(string(buf[:n]), p.Expect) {
-		return fmt.Errorf("somebody else answered: %q", buf[:n])
+		return fmt.Errorf("another host answered: %q", buf[:n])
 	}
 	return nil
 }

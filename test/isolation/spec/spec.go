@@ -17,7 +17,7 @@ type Result struct {
 	Detail  string // for a person: why not, or how
 }
 
-// The addresses of the test's own networks: nobody else's, and none of them
+// The addresses of the test's own networks: of no other host, and none of them
 // leaves the namespaces that the test makes.
 const (
 	HostAddr  = "10.231.0.1" // the stand-in for the host, on its bridge

@@ -23,7 +23,7 @@ import (
 	"time"
 )
 
-// outside is reserved for documentation (RFC 5737): nobody has it, and the
+// outside is reserved for documentation (RFC 5737): no host has it, and the
 // tests dial nothing else that is not loopback.
 const outside = "192.0.2.1"
 
