@@ -9,7 +9,7 @@ export PATH GOFLAGS=-buildvcs=false CGO_ENABLED=0
 tools/build.sh golangci actionlint
 failed=0
 
-mapfile -t modules < <(find . -name go.mod -not -path './tools/*' -printf '%h\n' | sort)
+mapfile -t modules < <(find . -name go.mod -not -path './tools/*' -not -path './bin/*' -printf '%h\n' | sort)
 for m in "${modules[@]}"; do
 	echo "golangci-lint in $m"
 	(cd "$m" && "$root/bin/golangci/golangci-lint" run --config "$root/.golangci.yml" ./...) || failed=1

@@ -8,7 +8,7 @@ PATH=$(tools/go.sh):$PATH
 export PATH GOFLAGS=-buildvcs=false CGO_ENABLED=0
 
 # Every module but the pins of tools/.
-mapfile -t modules < <(find . -name go.mod -not -path './tools/*' -printf '%h\n' | sort)
+mapfile -t modules < <(find . -name go.mod -not -path './tools/*' -not -path './bin/*' -printf '%h\n' | sort)
 
 # The race detector needs cgo, and that a C compiler.
 race=-race cgo=1

@@ -6,20 +6,40 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(dirname "$here")
 PATH=$("$here/go.sh"):$PATH
+
+# build DIR [FLAGS] PACKAGE...: a program is in its place when it is complete.
+build() {
+	local out=$1 tmp=$1.new
+	shift
+	[ $# -gt 0 ] || return 0
+	echo "building $*" >&2
+	rm -rf "$tmp"
+	mkdir "$tmp"
+	CGO_ENABLED=0 GOFLAGS= go build -trimpath -buildvcs=false -o "$tmp/" "$@"
+	mv "$tmp"/* "$out"
+	rmdir "$tmp"
+}
+
 for name in "$@"; do
 	out=$root/bin/$name
 	mkdir -p "$out"
 	cd "$here/$name"
+	missing=()
 	while read -r pkg; do
 		[ -n "$pkg" ] || continue
 		bin=$out/$(basename "$pkg")
 		# A binary newer than the pin is the pinned one: nothing to do.
 		if [ "$bin" -nt go.mod ] && [ "$bin" -nt tools.txt ]; then continue; fi
-		echo "building $pkg" >&2
-		flags=
-		[ ! -x flags.sh ] || flags=$(./flags.sh "$pkg" "$out") # and why
-		CGO_ENABLED=0 GOFLAGS= go build -trimpath -buildvcs=false ${flags:+"$flags"} -o "$bin.tmp" "$pkg"
-		mv "$bin.tmp" "$bin"
-		touch "$bin"
+		missing+=("$pkg")
 	done <tools.txt
+	# All at once, so that one is compiled while another is linked; apart where a
+	# package wants flags of its own.
+	if [ ! -x flags.sh ]; then
+		build "$out" "${missing[@]}"
+	else
+		for pkg in "${missing[@]}"; do
+			flags=$(./flags.sh "$pkg" "$out") # and why
+			build "$out" ${flags:+"$flags"} "$pkg"
+		done
+	fi
 done

@@ -77,16 +77,24 @@ func newServiceNode(t *testing.T) *node {
 // outerPID is containerd's process as the machine numbers it.
 func (n *node) outerPID() string {
 	n.Helper()
-	links, err := filepath.Glob("/proc/[0-9]*/status")
+	namespace, err := os.Readlink(n.path("/proc/" + n.containerdPID() + "/ns/pid"))
+	if err != nil {
+		n.Fatal(err)
+	}
+	processes, err := filepath.Glob("/proc/[0-9]*")
 	if err != nil {
 		n.Fatal(err)
 	}
 	want := fmt.Sprintf("\t%s\n", n.containerdPID())
-	for _, path := range links {
-		data, _ := os.ReadFile(path)
+	for _, dir := range processes {
+		// Another node's containerd may have the same number there.
+		if in, _ := os.Readlink(dir + "/ns/pid"); in != namespace {
+			continue
+		}
+		data, _ := os.ReadFile(dir + "/status")
 		_, ns, _ := strings.Cut(string(data), "\nNSpid:")
-		if line, _, _ := strings.Cut(ns, "\nNSpgid:"); strings.Contains(string(data), "Name:\tcontainerd\n") && strings.HasSuffix(line+"\n", want) {
-			return filepath.Base(filepath.Dir(path))
+		if line, _, _ := strings.Cut(ns, "\nNSpgid:"); strings.HasSuffix(line+"\n", want) {
+			return filepath.Base(dir)
 		}
 	}
 	n.Fatalf("no process is the node's %s", n.containerdPID())
