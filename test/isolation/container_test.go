@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"testing"
 	"time"
 
@@ -68,8 +69,9 @@ type container struct {
 	netns   string
 	pidns   string // another PID namespace to share instead of an own one
 	caps    []string
-	seccomp string // profile
-	mount   string // directory of the host at /host
+	seccomp string     // profile
+	mount   string     // directory of the host at /host
+	files   []*os.File // open in the container, as 3 and so on
 	probes  []spec.Probe
 	program []string // instead of the probe
 }
@@ -173,8 +175,12 @@ func (w *world) run(t *testing.T, c container) (stdout string, err error) {
 	defer cancel()
 	runtime := c.command(w)
 	var out, errs bytes.Buffer
-	cmd := exec.CommandContext(ctx, runtime[0], append(runtime[1:], "run", "--bundle", bundle, id)...)
-	cmd.Stdout, cmd.Stderr = &out, &errs
+	run := []string{"run", "--bundle", bundle}
+	if len(c.files) > 0 {
+		run = append(run, "--preserve-fds", strconv.Itoa(len(c.files)))
+	}
+	cmd := exec.CommandContext(ctx, runtime[0], append(append(runtime[1:], run...), id)...)
+	cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = &out, &errs, c.files
 	cmd.WaitDelay = 10 * time.Second
 	err = w.host.Try(cmd.Run)
 	if ctx.Err() != nil { // the runtime was killed and its container was not
@@ -212,7 +218,7 @@ func (w *world) attack(t *testing.T, c container) map[string]spec.Result {
 		if !ok {
 			t.Fatalf("container %s did not try %s", c.name, p.Name)
 		}
-		if p.Kind == "move" && w.hostHas(t, p.Expect) {
+		if (p.Kind == "move" || p.Kind == "move-by-socket") && w.hostHas(t, p.Expect) {
 			r.Through, r.Detail = true, "the host has the interface "+p.Expect
 		} else if where := w.arrived(r, token(c, p), deadline); where != "" {
 			r.Through, r.Detail = true, "arrived at "+where

@@ -19,6 +19,7 @@ import (
 
 	"github.com/containernetworking/cni/pkg/types"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/cni-none/cni-none/test/internal/harness"
 	"github.com/cni-none/cni-none/test/internal/plugintest"
@@ -430,6 +431,8 @@ func testGaps(t *testing.T, w *world) {
 	nsid := spec.Probe{Kind: "via-nsid", Addr: spec.HostAddr + ":7001", Expect: "this is host"}
 	connect := spec.Probe{Kind: "tcp", Addr: spec.HostAddr + ":7001", Expect: "this is host"}
 	admin := append([]string{"CAP_SYS_ADMIN", "CAP_SYS_PTRACE"}, withNetAdmin...)
+	anyFile := append([]string{"CAP_DAC_READ_SEARCH"}, capabilities...)
+	tcp, udp := w.hostSocket(t, unix.SOCK_STREAM), w.hostSocket(t, unix.SOCK_DGRAM)
 
 	var table strings.Builder
 	fmt.Fprintf(&table, "| the container is given | without | with it |\n|---|---|---|\n")
@@ -439,6 +442,7 @@ func testGaps(t *testing.T, w *world) {
 		without, with container
 		after         *network // attached to the namespace after ADD
 		detach        bool     // and detached again
+		xdp           bool     // lo gets an XDP program after ADD, from outside
 	}{
 		{name: "a unix socket of the host in a mount", probe: socket, with: container{mount: w.socketDir}},
 		{name: "CAP_NET_ADMIN, with hostPID", probe: move,
@@ -448,6 +452,13 @@ func testGaps(t *testing.T, w *world) {
 		{name: "an interface after ADD", probe: connect, after: w.bridge},
 		{name: "an interface after ADD that is gone again, and CAP_NET_ADMIN", probe: nsid,
 			without: container{caps: withNetAdmin}, with: container{caps: withNetAdmin}, after: w.bridge, detach: true},
+		{name: "an XDP program on lo after ADD, with a map of the host's devices", probe: spec.Probe{Kind: "frame"}, xdp: true},
+		{name: "an open socket of the host, inherited or passed", probe: spec.Probe{Kind: "inherited", Addr: spec.HostAddr + ":7001", Expect: "this is host"},
+			with: container{files: []*os.File{tcp}}},
+		{name: "CAP_NET_ADMIN, with any open socket of another namespace (SIOCGSKNS)", probe: spec.Probe{Kind: "move-by-socket", Expect: "gap1"},
+			without: container{caps: withNetAdmin}, with: container{caps: withNetAdmin, files: []*os.File{udp}}},
+		{name: "CAP_DAC_READ_SEARCH, with any file of the host's disk", probe: spec.Probe{Kind: "handle", Addr: w.socketHandle(t), Expect: "this is host"},
+			with: container{caps: anyFile}},
 	} {
 		gap.probe.Name = gap.name
 		var verdicts []string
@@ -467,6 +478,10 @@ func testGaps(t *testing.T, w *world) {
 				if gap.detach {
 					w.detach(t, gap.after, id, c.netns)
 				}
+				wantCode(t, w.check(id, c.netns), 100)
+			}
+			if with && gap.xdp {
+				w.redirectLo(t, c.netns)
 				wantCode(t, w.check(id, c.netns), 100)
 			}
 			r := w.attack(t, c)[gap.name]

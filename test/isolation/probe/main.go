@@ -55,10 +55,15 @@ var kinds = map[string]func(spec.Probe) error{
 	"tun":       tun,
 	"route":     route,
 	"setns":     setns,
-	"self":      self,
-	"vsock":     vsock,
-	"families":  families,
-	"io_uring":  ioUring,
+
+	"inherited":      inherited,
+	"move-by-socket": moveBySocket,
+	"handle":         byHandle,
+
+	"self":     self,
+	"vsock":    vsock,
+	"families": families,
+	"io_uring": ioUring,
 }
 
 // errSent: it left this program without an error.
