@@ -60,13 +60,13 @@ func TestPlaceholders(t *testing.T) {
 }
 
 // TestBroken breaks a node in one way at a time. What containerd says then is
-// in docs/runtimes.md to the letter, with a remedy.
+// in docs/containerd.md to the letter, with a remedy.
 func TestBroken(t *testing.T) {
 	for _, k := range []kind{debian, v17, v3, v4} {
 		t.Run(k.name, func(t *testing.T) {
 			n := k.start(t)
 			tests := []struct {
-				name    string // also the block of docs/runtimes.md
+				name    string // also the block of docs/containerd.md
 				only    []kind // on these; on all if empty
 				breakIt func(t *testing.T, pod *cri.PodSandboxConfig)
 			}{
@@ -79,7 +79,7 @@ func TestBroken(t *testing.T) {
 				{name: "no placeholder", breakIt: func(t *testing.T, pod *cri.PodSandboxConfig) {
 					harness.Sh(t, "cp conf/10-airgap.conflist "+conflist)
 				}},
-				{name: "somebody's address", breakIt: func(t *testing.T, pod *cri.PodSandboxConfig) {
+				{name: "an address of a host", breakIt: func(t *testing.T, pod *cri.PodSandboxConfig) {
 					edit(t, conflist, "100:0:0:1::/64", "10.0.0.1")
 				}},
 				{name: "no plugin", breakIt: func(t *testing.T, pod *cri.PodSandboxConfig) {
@@ -126,7 +126,7 @@ func TestBroken(t *testing.T) {
 						// DEL, which is loopback's, and so leaves libcni's cache.
 						cached, _ := filepath.Glob("/var/lib/cni/results/airgap-*-eth0")
 						if len(cached) != 1 {
-							t.Errorf("left in libcni's cache: %v; docs/runtimes.md says that there is one", cached)
+							t.Errorf("left in libcni's cache: %v; docs/containerd.md says that there is one", cached)
 						}
 						for _, file := range cached {
 							remove(t, file)

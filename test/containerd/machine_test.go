@@ -1,6 +1,6 @@
 // Package containerd drives the none plugin through the CRI of real containerd
 // daemons: Debian's 1.6, and 1.7 and 2.4 built from their Go modules. It runs
-// the commands and the configs of docs/runtimes.md and conf/ as they are, and
+// the commands and the configs of docs/containerd.md and conf/ as they are, and
 // looks from inside the containers and at the host.
 //
 // The tests run on a machine of their own, which can be written to at the paths

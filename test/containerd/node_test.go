@@ -17,13 +17,13 @@ import (
 )
 
 // kind is a sort of node: which containerd, with which config, and which
-// commands of docs/runtimes.md give it the handler.
+// commands of docs/containerd.md give it the handler.
 type kind struct {
 	name     string
 	version  string // of containerd
 	config   int    // version of its config
 	plugins  string // the config's bin_dir
-	commands string // block of docs/runtimes.md
+	commands string // block of docs/containerd.md
 	// noLoopback leaves upstream's loopback plugin out.
 	noLoopback bool
 }
@@ -51,7 +51,7 @@ const (
 )
 
 // page is where the commands, files and errors are that the tests look up.
-const page = "docs/runtimes.md"
+const page = "docs/containerd.md"
 
 // node is a running containerd.
 type node struct {
@@ -62,7 +62,7 @@ type node struct {
 }
 
 // install makes the machine a node of that kind: an ordinary one, and then the
-// commands of docs/runtimes.md.
+// commands of docs/containerd.md.
 func (k kind) install(t *testing.T) {
 	t.Helper()
 	for _, dir := range []string{"/etc/cni", "/etc/containerd", "/opt/cni", "/usr/lib/cni"} {
@@ -121,12 +121,12 @@ type pod struct {
 	config    *cri.PodSandboxConfig
 }
 
-// podConfig is the pod of docs/runtimes.md under a name of its own.
+// podConfig is the pod of docs/containerd.md under a name of its own.
 func (n *node) podConfig() *cri.PodSandboxConfig {
 	n.t.Helper()
 	config := new(cri.PodSandboxConfig)
 	if err := json.Unmarshal([]byte(harness.Block(n.t, page, "containerd pod.json")), config); err != nil {
-		n.t.Fatalf("docs/runtimes.md: pod.json: %v", err)
+		n.t.Fatalf("docs/containerd.md: pod.json: %v", err)
 	}
 	n.pods++
 	config.Metadata.Uid = fmt.Sprintf("%s-%d", config.Metadata.Name, n.pods)

@@ -19,11 +19,11 @@ const other = `{
 }
 `
 
-// TestCnitool runs the commands of docs/runtimes.md for cnitool, and what the
+// TestCnitool runs the commands of docs/cnitool.md, and what the
 // document says beside them. The plugin itself is tested in test/cnitool.
 func TestCnitool(t *testing.T) {
 	const netns = "/run/netns/demo"
-	doc := podmantest.ReadDoc(t, "docs/runtimes.md", "cnitool")
+	doc := podmantest.ReadDoc(t, "docs/cnitool.md")
 	commands := doc.Commands()
 	if len(commands) != 2 {
 		t.Fatalf("%d blocks of commands, not 2", len(commands))
@@ -59,10 +59,10 @@ func TestCnitool(t *testing.T) {
 			podmantest.Run(t, "sh", "-euc", "CNI_IFNAME=eth1 "+cnitool(t, "add", "other"))
 			return podmantest.Fail(t, "sh", "-euc", cnitool(t, "check", "airgap"))
 		}},
-		{"no plugin", "When it does not work", func(t *testing.T) string {
+		{"no plugin", "Errors and remedies", func(t *testing.T) string {
 			return podmantest.Fail(t, "sh", "-euc", "CNI_PATH=/usr/lib/cni bin/cnitool add airgap "+netns)
 		}},
-		{"no conflist", "When it does not work", func(t *testing.T) string {
+		{"no conflist", "Errors and remedies", func(t *testing.T) string {
 			if err := os.Remove("/etc/cni/net.d/10-airgap.conflist"); err != nil {
 				t.Fatal(err)
 			}

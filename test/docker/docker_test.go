@@ -170,7 +170,7 @@ func TestParity(t *testing.T) {
 	// The differences, first: the same in the document and here.
 	found := differences(seen)
 	documented := map[fact]string{}
-	for _, row := range podmantest.ReadDoc(t, "docs/parity.md", "What differs").Rows() {
+	for _, row := range podmantest.ReadDoc(t, "docs/parity.md").Under(t, "What differs").Rows() {
 		if len(row) != 3+len(runtimes) {
 			t.Fatalf("docs/parity.md: a row with %d cells: %q", len(row), row)
 		}
@@ -252,7 +252,7 @@ func TestControl(t *testing.T) {
 // says where it is not.
 func TestNoSecondNetwork(t *testing.T) {
 	setUp(t)
-	doc := podmantest.ReadDoc(t, "docs/parity.md", "A second network")
+	doc := podmantest.ReadDoc(t, "docs/parity.md").Under(t, "A second network")
 	podmantest.Run(t, "docker", "network", "create", "other")
 	t.Cleanup(func() { podmantest.Run(t, "docker", "network", "rm", "other") })
 	run(t, "docker", "none", "on-none")
@@ -280,10 +280,10 @@ func TestAskedForPorts(t *testing.T) {
 	}
 }
 
-// TestCommands runs the commands of docs/runtimes.md that are Docker's.
+// TestCommands runs the commands of docs/parity.md.
 func TestCommands(t *testing.T) {
 	setUp(t)
-	doc := podmantest.ReadDoc(t, "docs/runtimes.md", "Docker, for comparison")
+	doc := podmantest.ReadDoc(t, "docs/parity.md").Under(t, "Try it")
 	commands := doc.Commands()
 	if len(commands) != 1 {
 		t.Fatalf("%d blocks of commands, not 1", len(commands))

@@ -32,7 +32,10 @@ const secondNetwork = `{
 	}]
 }`
 
-// install runs the commands of docs/runtimes.md, beside upstream's plugins.
+// page is what a user of nerdctl reads.
+const page = "docs/nerdctl.md"
+
+// install runs the commands of docs/nerdctl.md, beside upstream's plugins.
 func install(t *testing.T) {
 	t.Helper()
 	for _, dir := range []string{"/etc/cni", "/opt/cni"} {
@@ -41,19 +44,19 @@ func install(t *testing.T) {
 		}
 	}
 	harness.Sh(t, "install -D -m 755 -t /opt/cni/bin bin/cniplugins/*")
-	harness.Sh(t, harness.Block(t, "docs/runtimes.md", "nerdctl install"))
+	harness.Sh(t, harness.Block(t, page, "nerdctl install"))
 	harness.ReplacePlugin(t, pluginDir+"/none")
 }
 
 // isDocumented fails the test unless the error is, to the letter, the one that
-// docs/runtimes.md shows.
+// docs/nerdctl.md shows.
 func isDocumented(t *testing.T, err error, name string) {
 	t.Helper()
 	if err == nil {
-		t.Fatalf("no error, though docs/runtimes.md shows one in block %q", name)
+		t.Fatalf("no error, though docs/nerdctl.md shows one in block %q", name)
 	}
-	if want := harness.Block(t, "docs/runtimes.md", name); err.Error() != want {
-		t.Errorf("error, and what docs/runtimes.md shows in block %q:\n%v\n%s", name, err, want)
+	if want := harness.Block(t, page, name); err.Error() != want {
+		t.Errorf("error, and what docs/nerdctl.md shows in block %q:\n%v\n%s", name, err, want)
 	}
 }
 
@@ -139,7 +142,7 @@ func hasNoCache(t *testing.T) {
 func TestLifecycle(t *testing.T) {
 	install(t)
 	if a, b := harness.Read(t, shipped), harness.Read(t, installed); a != b {
-		t.Fatal("docs/runtimes.md installs something else than the shipped conflist")
+		t.Fatal("docs/nerdctl.md installs something else than the shipped conflist")
 	}
 	for name, opt := range map[string]cni.Opt{"by file": cni.WithConfListFile(installed), "by directory": cni.WithDefaultConf} {
 		t.Run(name, func(t *testing.T) {
@@ -299,19 +302,25 @@ func TestTwoNetworks(t *testing.T) {
 func TestRefused(t *testing.T) {
 	install(t)
 	tests := map[string]cni.NamespaceOpts{
-		"go-cni: port":      cni.WithCapabilityPortMap([]cni.PortMapping{{HostPort: 8080, ContainerPort: 80, Protocol: "tcp"}}),
-		"go-cni: bandwidth": cni.WithCapabilityBandWidth(cni.BandWidth{IngressRate: 1000}),
-		"go-cni: ips":       cni.WithCapability("ips", []string{"10.4.0.9/24"}),
-		"go-cni: mac":       cni.WithCapability("mac", "02:00:00:00:00:01"),
-		"go-cni: IP":        cni.WithArgs("IP", "10.4.0.9"),
-		"go-cni: MAC":       cni.WithArgs("MAC", "02:00:00:00:00:01"),
+		// As nerdctl 2.3.5 asks for -p, --ip and --ip6.
+		"go-cni: port": cni.WithCapabilityPortMap([]cni.PortMapping{{HostPort: 8080, ContainerPort: 80, Protocol: "tcp", HostIP: "0.0.0.0"}}),
+		"go-cni: IP":   cni.WithArgs("IP", "10.4.0.9"),
+		"go-cni: ips":  cni.WithCapability("ips", []string{"fd00::9"}),
+		// nerdctl has no way to ask for these on a network of the none plugin.
+		`runtimeConfig.bandwidth: {"IngressRate":1000,`: cni.WithCapabilityBandWidth(cni.BandWidth{IngressRate: 1000}),
+		`runtimeConfig.mac: "02:00:00:00:00:01"`:        cni.WithCapability("mac", "02:00:00:00:00:01"),
+		`CNI_ARGS MAC: 02:00:00:00:00:01`:               cni.WithArgs("MAC", "02:00:00:00:00:01"),
 	}
 	for name, opt := range tests {
 		t.Run(name, func(t *testing.T) {
 			ns, ctx := nstest.New(t), harness.Context(t)
 			c := load(t, cni.WithConfListFile(installed))
 			_, err := c.Setup(ctx, identifier, ns.Path, opt)
-			isDocumented(t, err, name)
+			if strings.HasPrefix(name, "go-cni: ") {
+				isDocumented(t, err, name)
+			} else if err == nil || !strings.Contains(err.Error(), name) || !strings.Contains(err.Error(), "cannot be honoured") {
+				t.Errorf("does not refuse %s: %v", name, err)
+			}
 			if links, _, _ := look(ns); !slices.Equal(links, []string{"lo (down)"}) {
 				t.Errorf("a refused setup touched the namespace: %v", links)
 			}

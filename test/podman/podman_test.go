@@ -1,5 +1,5 @@
 // Package podman drives the plugin through podman 4 and its CNI backend, with
-// the shipped configs and the commands of docs/runtimes.md.
+// the shipped configs and the commands of docs/podman.md.
 //
 // Every test looks from inside a container, through test/podman/probe, and at
 // the machine from outside.
@@ -82,7 +82,7 @@ type fixture struct {
 func setUp(t *testing.T, bridged bool) *fixture {
 	t.Helper()
 	podmantest.Podman(t)
-	f := &fixture{TB: t, probe: podmantest.Probe(t), doc: podmantest.ReadDoc(t, "docs/runtimes.md", "podman"), host: podmantest.Survey(t)}
+	f := &fixture{TB: t, probe: podmantest.Probe(t), doc: podmantest.ReadDoc(t, "docs/podman.md"), host: podmantest.Survey(t)}
 	t.Cleanup(func() {
 		podmantest.Try(t, "podman", "rm", "--all", "--force", "--time", "0")
 		if bridged {
@@ -170,11 +170,11 @@ func (f *fixture) driver() string {
 // and compares with the output that it shows.
 func TestCommands(t *testing.T) {
 	f := setUp(t, false)
-	commands := f.doc.Under(t, "From nothing").Commands()
-	if len(commands) != 3 {
-		t.Fatalf("%d blocks of commands, not 3", len(commands))
+	commands := f.doc.Under(t, "Use").Commands()
+	if len(commands) != 1 {
+		t.Fatalf("%d blocks of commands, not 1", len(commands))
 	}
-	out := podmantest.Run(t, "sh", "-euc", commands[2])
+	out := podmantest.Run(t, "sh", "-euc", commands[0])
 	_, container, ok := strings.Cut(out, "\n]\n")
 	if !ok {
 		t.Fatalf("no end of podman network inspect in:\n%s", out)
@@ -492,6 +492,8 @@ func TestBroken(t *testing.T) {
 			f.edit(`"cniVersions": ["0.4.0", "1.0.0", "1.1.0"]`, `"cniVersions": ["1.1.0"]`)
 			return nil
 		}},
+		{"not executable", func(*fixture) error { return os.Chmod(plugin, 0o644) }},
+		{"cut off", func(*fixture) error { return os.Truncate(plugin, 1000) }},
 		{"a wrong value", func(f *fixture) error {
 			f.edit(`"type": "none",`, `"type": "none", "exclusive": "yes",`)
 			return nil
@@ -512,7 +514,7 @@ func TestBroken(t *testing.T) {
 			out = strings.Join(slices.DeleteFunc(strings.Split(out, "\n"), func(line string) bool {
 				return strings.Contains(line, "Failed to load cached network config")
 			}), "\n")
-			f.doc.Under(t, "When it does not work").Has(t, out)
+			f.doc.Under(t, "Errors and remedies").Has(t, out)
 			// Nothing may run as if it were isolated, and podman has to clean up again.
 			os.Remove(dropins + "99-netavark.conf")
 			if out := podmantest.Run(t, "podman", "ps", "--all", "--quiet"); out != "" {

@@ -1,6 +1,6 @@
 // Package podmantest sets up the machine that tests of podman and Docker run on, and
 // looks at it and into its containers. A test uses the runtimes with the paths that
-// they have by default and the commands of docs/runtimes.md word for word.
+// they have by default and the commands of docs/podman.md word for word.
 package podmantest
 
 import (

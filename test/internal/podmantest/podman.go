@@ -16,11 +16,11 @@ cgroup_manager = "cgroupfs"
 events_logger = "file"
 `
 
-// Podman sets podman up as docs/runtimes.md says, word for word, image included.
+// Podman sets podman up as docs/podman.md says, word for word, image included.
 func Podman(t testing.TB) {
 	t.Helper()
 	harness.Write(t, "/etc/containers/containers.conf.d/90-machine.conf", settings, 0o644)
-	doc := ReadDoc(t, "docs/runtimes.md", "podman").Under(t, "From nothing")
+	doc := ReadDoc(t, "docs/podman.md").Under(t, "Install")
 	install, image := doc.Commands()[0], doc.Commands()[1]
 	Run(t, "sh", "-euc", install)
 	if _, err := Try(t, "podman", "image", "exists", "busybox"); err != nil {

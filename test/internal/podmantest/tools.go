@@ -94,20 +94,10 @@ func ParseFacts(t testing.TB, out string) Facts {
 // Doc is a file of docs/, of which a test runs the commands and looks up the errors.
 type Doc struct{ text string }
 
-// ReadDoc reads the section of a Markdown file that starts with the given
-// heading of the second level. Without a heading, it is the whole file.
-func ReadDoc(t testing.TB, path, heading string) Doc {
+// ReadDoc reads a Markdown file of the repository.
+func ReadDoc(t testing.TB, path string) Doc {
 	t.Helper()
-	all := harness.Read(t, harness.Repo(path))
-	if heading == "" {
-		return Doc{all}
-	}
-	_, text, ok := strings.Cut(all, "\n## "+heading+"\n")
-	if !ok {
-		t.Fatalf("%s: no section %q", path, heading)
-	}
-	text, _, _ = strings.Cut(text, "\n## ")
-	return Doc{text}
+	return Doc{harness.Read(t, harness.Repo(path))}
 }
 
 // Commands returns the shell blocks of the document, in order.
@@ -119,14 +109,14 @@ func (d Doc) Commands() []string {
 	return out
 }
 
-// Under is the part of the document below a heading of the third level.
+// Under is the section of the document with the given heading of the second level.
 func (d Doc) Under(t testing.TB, heading string) Doc {
 	t.Helper()
-	_, text, ok := strings.Cut(d.text, "\n### "+heading+"\n")
+	_, text, ok := strings.Cut(d.text, "\n## "+heading+"\n")
 	if !ok {
-		t.Fatalf("no heading %q", heading)
+		t.Fatalf("no section %q", heading)
 	}
-	text, _, _ = strings.Cut(text, "\n### ")
+	text, _, _ = strings.Cut(text, "\n## ")
 	return Doc{text}
 }
 
