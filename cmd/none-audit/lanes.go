@@ -22,10 +22,10 @@ type lanes struct {
 	done    chan looked
 }
 
-// lane is a user who made the user namespace that a network namespace belongs
-// to or, where that is the machine's own or not known yet, the namespace alone.
+// lane is who made the user namespace that a network namespace belongs to or,
+// where that is the machine's own or not known yet, the namespace alone.
 type lane struct {
-	uid   uint32
+	owner
 	inode uint64
 }
 
@@ -33,7 +33,7 @@ func (l lane) String() string {
 	if l.inode != 0 {
 		return fmt.Sprintf("net:[%d]", l.inode)
 	}
-	return fmt.Sprintf("uid %d", l.uid)
+	return l.owner.String()
 }
 
 const (
@@ -116,14 +116,13 @@ func laneOf(n *netns.NS, ours uint64) lane {
 	if err != nil {
 		return alone
 	}
-	var st unix.Stat_t
-	if err := unix.Fstat(users, &st); err != nil || st.Ino == ours {
+	if inode, err := inodeOfFD(users); err != nil || inode == ours {
 		unix.Close(users)
 		return alone
 	}
-	uid, err := makerOf(users, ours)
+	maker, err := makerOf(users, ours)
 	if err != nil {
 		return alone
 	}
-	return lane{uid: uid}
+	return lane{owner: maker}
 }

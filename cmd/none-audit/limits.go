@@ -16,39 +16,43 @@ import (
 // end this program, and is not counted.
 const (
 	maxMounts = 20_000
-	maxFiles  = 200_000
+	maxFiles  = 100_000
 	freeFiles = 64 // a process with no more is not asked whose it is
 )
 
-// owner is who answers for what is found: the user outside of all user
-// namespaces that made the user namespace that it is in or, where that is the
-// machine's own, the process's user and container.
+// owner is who answers for what is found. Below our own user namespace that is
+// the user who made the outermost one: users in there cost nothing. If root made
+// it, for a pod with users of its own, the namespace itself answers.
 type owner struct {
 	uid       uint32
+	users     uint64 // a user namespace that root made, or 0
 	container string
 }
 
 func (o owner) String() string {
 	s := "uid " + strconv.Itoa(int(o.uid))
+	if o.users != 0 {
+		s += fmt.Sprintf(" in user:[%d]", o.users)
+	}
 	if o.container != "" {
 		s += " in container " + o.container[:min(12, len(o.container))]
 	}
 	return s
 }
 
-func (o owner) trusted() bool { return o.uid == 0 && o.container == "" }
+func (o owner) trusted() bool { return o == owner{} }
 
 // limits counts what each owner has.
 type limits struct {
-	fs     *procfs           // its own, as what a walker reads is still in use
-	users  uint64            // our own user namespace
-	makers map[uint64]uint32 // of user namespaces
+	fs     *procfs          // its own, as what a walker reads is still in use
+	users  uint64           // our own user namespace
+	makers map[uint64]owner // of user namespaces
 	used   map[string]int
 	over   map[string]bool // what is more
 }
 
 func newLimits() limits {
-	l := limits{fs: &procfs{text: make([]byte, 256)}, makers: map[uint64]uint32{}, used: map[string]int{}, over: map[string]bool{}}
+	l := limits{fs: &procfs{text: make([]byte, 256)}, makers: map[uint64]owner{}, used: map[string]int{}, over: map[string]bool{}}
 	if link, err := l.fs.link(unix.AT_FDCWD, "/proc/self/ns/user"); err == nil {
 		l.users, _ = inodeOf(link, "user")
 	}
@@ -104,7 +108,7 @@ func (l *limits) owner(dir int, thread, id string) owner {
 	}
 	if users != l.users && users != 0 {
 		if maker, ok := l.maker(dir, thread, users); ok {
-			return owner{uid: maker}
+			return maker
 		}
 	}
 	var st unix.Stat_t
@@ -116,42 +120,53 @@ func (l *limits) owner(dir int, thread, id string) owner {
 	return owner{uid: st.Uid, container: id}
 }
 
-// maker returns the user who made the user namespace of a thread or, where that
-// is nested, the outermost one below ours: users in there cost nothing.
-func (l *limits) maker(dir int, thread string, users uint64) (uint32, bool) {
+// maker returns who made the user namespace of a thread.
+func (l *limits) maker(dir int, thread string, users uint64) (owner, bool) {
 	if maker, ok := l.makers[users]; ok {
 		return maker, true
 	}
 	fd, err := openAt(dir, thread+"/ns/user", unix.O_RDONLY)
 	if err != nil {
-		return 0, false
+		return owner{}, false
 	}
 	maker, err := makerOf(fd, l.users)
 	if err != nil {
-		return 0, false
+		return owner{}, false
 	}
 	l.makers[users] = maker
 	return maker, true
 }
 
 // makerOf goes from a user namespace, whose descriptor it closes, to the last
-// one below ours (ioctl_ns(2)).
-func makerOf(fd int, ours uint64) (uint32, error) {
+// one below ours (ioctl_ns(2)), and says who made that.
+func makerOf(fd int, ours uint64) (owner, error) {
+	defer func() { unix.Close(fd) }()
 	for {
 		parent, err := unix.IoctlRetInt(fd, unix.NS_GET_PARENT)
-		var st unix.Stat_t
-		if err == nil {
-			err = unix.Fstat(parent, &st)
+		if err != nil { // EPERM: it is outside of what we may know
+			return ownerOf(fd)
 		}
-		if err != nil || st.Ino == ours { // EPERM: it is outside of what we may know
-			if err == nil {
-				unix.Close(parent)
-			}
-			uid, err := unix.IoctlGetUint32(fd, unix.NS_GET_OWNER_UID)
-			unix.Close(fd)
-			return uid, err
+		inode, err := inodeOfFD(parent)
+		if err != nil || inode == ours {
+			unix.Close(parent)
+			return ownerOf(fd)
 		}
 		unix.Close(fd)
 		fd = parent
 	}
+}
+
+func ownerOf(fd int) (owner, error) {
+	uid, err := unix.IoctlGetUint32(fd, unix.NS_GET_OWNER_UID)
+	if err != nil || uid != 0 {
+		return owner{uid: uid}, err
+	}
+	inode, err := inodeOfFD(fd)
+	return owner{users: inode}, err
+}
+
+func inodeOfFD(fd int) (uint64, error) {
+	var st unix.Stat_t
+	err := unix.Fstat(fd, &st)
+	return st.Ino, err
 }

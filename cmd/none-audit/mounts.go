@@ -39,7 +39,7 @@ func (v *visit) addMounts(thread string) error {
 		}
 		if ours {
 			v.mountPoint(0, path, inode)
-		} else if !tally.trusting {
+		} else if tally.owner.uid != 0 {
 			v.mountPoint(tally.owner.uid, path, inode)
 		}
 		ns := v.at(inode, way{root: v.name(thread + "/root"), path: path, mount: true})
