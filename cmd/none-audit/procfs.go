@@ -9,6 +9,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cni-none/cni-none/internal/netns"
 )
 
 // procfs reads /proc with as few system calls and as little garbage as can be:
@@ -99,7 +101,7 @@ func inodeOf(link []byte, kind string) (uint64, bool) {
 	return n, link[len(link)-1] == ']'
 }
 
-// gone says that an error means no more than that a process has ended.
+// gone says that an error means no more than that something has ended.
 func gone(err error) bool {
-	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH)
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) || errors.Is(err, netns.ErrNotExist)
 }

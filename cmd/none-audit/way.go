@@ -100,7 +100,7 @@ func (ns *namespace) open() (n *netns.NS, overMount bool, err error) {
 		n, openErr := w.open()
 		switch {
 		case openErr != nil:
-			if !gone(openErr) && !errors.Is(openErr, netns.ErrNotExist) {
+			if !gone(openErr) {
 				err = openErr
 			}
 		case n.ID().Ino != ns.inode: // the process moved on, or the pid is another's
