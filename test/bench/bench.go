@@ -28,6 +28,7 @@ type bench struct {
 // The programs, by the name of their binary. The first is ours.
 const (
 	none     = "none"
+	other    = "none-other" // the build that -other names
 	upstream = "loopback"
 	bridge   = "bridge"
 	floor    = "bench-floor"
@@ -35,7 +36,7 @@ const (
 )
 
 func (b *bench) binaries() []string {
-	return []string{
+	files := []string{
 		filepath.Join(b.bin, none),
 		filepath.Join(b.bin, "cniplugins", upstream),
 		filepath.Join(b.bin, "cniplugins", bridge),
@@ -43,6 +44,10 @@ func (b *bench) binaries() []string {
 		filepath.Join(b.bin, floor),
 		filepath.Join(b.bin, empty),
 	}
+	if b.other != "" {
+		files = append(files, filepath.Join(b.dir, other))
+	}
+	return files
 }
 
 // copyBinaries makes a folder of fresh copies, in random order.
@@ -150,7 +155,11 @@ func (b *bench) units() (units [][]act, err error) {
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	for _, program := range []string{none, upstream, floor, empty} {
+	programs := []string{none, upstream, floor, empty}
+	if b.other != "" {
+		programs = append(programs, other)
+	}
+	for _, program := range programs {
 		add, err := b.add(program)
 		if err != nil {
 			return nil, err
@@ -171,10 +180,10 @@ func (b *bench) units() (units [][]act, err error) {
 		del := later(add, "DEL", result)
 		del.before = check.before
 		// Upstream's takes lo down; ours leaves it to the processes that still use it.
-		del.after = func() error { return add.ns.expectLo(program == none) }
+		del.after = func() error { return add.ns.expectLo(program != upstream) }
 		version := later(add, "VERSION", nil)
 		units = append(units, []act{check}, []act{del}, []act{version})
-		if program == none {
+		if program == none || program == other {
 			units = append(units, []act{later(add, "STATUS", nil)})
 		}
 	}
@@ -235,6 +244,11 @@ func runUnit(unit []act, dir string, run func(call) (sample, []byte, error), rec
 
 // execs times every act, all of them in each round.
 func (b *bench) execs() error {
+	if b.other != "" {
+		if out, err := exec.Command("cp", b.other, filepath.Join(b.dir, other)).CombinedOutput(); err != nil {
+			return fmt.Errorf("cp %s: %w: %s", b.other, err, out)
+		}
+	}
 	units, err := b.units()
 	if err != nil {
 		return err

@@ -34,6 +34,7 @@ type options struct {
 	callers    []int
 	pairs      int
 	bin, out   string
+	other      string
 	skip       string
 }
 
@@ -55,6 +56,7 @@ func run() error {
 	flag.IntVar(&o.pairs, "pairs", 384, "pairs of ADD and DEL at each number of callers")
 	flag.StringVar(&o.bin, "bin", "", "folder with none, cniplugins/, bench-empty, bench-floor and bench-peak")
 	flag.StringVar(&o.out, "out", "", "folder for results.json, table.md and performance.svg")
+	flag.StringVar(&o.other, "other", "", "another build of the plugin, to measure among the rest")
 	flag.StringVar(&o.skip, "skip", "", "parts to leave out: exec, namespaces, callers (comma separated)")
 	flag.Parse()
 	var err error

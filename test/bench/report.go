@@ -111,7 +111,7 @@ func newCrowd(n int, program string, samples []sample) Crowd {
 
 // finish sorts the execs as the table has them and sets their ratios.
 func finish(execs []Exec) {
-	programs := []string{none, upstream, bridge, floor, empty}
+	programs := []string{none, other, upstream, bridge, floor, empty}
 	commands := []string{"ADD", "CHECK", "DEL", "STATUS", "VERSION", ""}
 	slices.SortFunc(execs, func(x, y Exec) int {
 		if d := slices.Index(programs, x.Program) - slices.Index(programs, y.Program); d != 0 {
