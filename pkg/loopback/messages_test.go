@@ -236,7 +236,7 @@ func TestParseNSID(t *testing.T) {
 	if id, err := parseNSID(whole); id != 7 || err != nil {
 		t.Errorf("%d, %v", id, err)
 	}
-	for _, b := range [][]byte{nil, whole[:4], whole[:6], append(make([]byte, 4), nl.NewRtAttr(unix.NETNSA_NSID, []byte{7}).Serialize()...)} {
+	for _, b := range [][]byte{nil, whole[:3], whole[:4], whole[:6], append(make([]byte, 4), nl.NewRtAttr(unix.NETNSA_NSID, []byte{7}).Serialize()...)} {
 		if _, err := parseNSID(b); !errors.Is(err, unix.EBADMSG) {
 			t.Errorf("%x: %v", b, err)
 		}

@@ -49,10 +49,10 @@ func dialCurrent(path string) (*conn, error) {
 	if err != nil {
 		return nil, &OpError{"open a netlink socket", path, err}
 	}
-	// Whoever has CAP_NET_ADMIN here may send to any netlink port (netlink(7)). The
+	// A process with CAP_NET_ADMIN here may send to any netlink port (netlink(7)). The
 	// kernel delivers to a connected one only what comes from its peer
 	// (af_netlink.c, netlink_getsockbyportid).
-	if err := retry(func() error { return unix.Connect(fd, &kernel) }); err != nil {
+	if err := retry(func() error { return unix.Connect(fd, kernel()) }); err != nil {
 		unix.Close(fd)
 		return nil, &OpError{"connect a netlink socket", path, err}
 	}
@@ -64,7 +64,8 @@ func dialCurrent(path string) (*conn, error) {
 	return &conn{path: path, fd: fd, end: time.Now().Add(connLimit), max: maxDatagram}, nil
 }
 
-var kernel = unix.SockaddrNetlink{Family: unix.AF_NETLINK}
+// kernel is the kernel's address. Package unix writes into one that it is given.
+func kernel() *unix.SockaddrNetlink { return &unix.SockaddrNetlink{Family: unix.AF_NETLINK} }
 
 func (c *conn) close() { unix.Close(c.fd) }
 
@@ -113,7 +114,7 @@ func (c *conn) exchange(req *nl.NetlinkRequest) ([]message, error) {
 	c.seq++
 	req.Seq = c.seq
 	request := req.Serialize()
-	if err := retry(func() error { return unix.Sendto(c.fd, request, 0, &kernel) }); err != nil {
+	if err := retry(func() error { return unix.Sendto(c.fd, request, 0, kernel()) }); err != nil {
 		return nil, err
 	}
 	answer := answer{seq: c.seq}

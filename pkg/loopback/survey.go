@@ -319,7 +319,7 @@ func parseAddr(b []byte) (addr, error) {
 // parseNSID reads an RTM_NEWNSID message (net/core/net_namespace.c,
 // rtnl_net_fill): the number by which the namespace knows another one.
 func parseNSID(b []byte) (id int32, err error) {
-	if len(b) < unix.SizeofRtGenmsg {
+	if len(b) < align(unix.SizeofRtGenmsg) {
 		return 0, errMalformed
 	}
 	value := nested(b[align(unix.SizeofRtGenmsg):], unix.NETNSA_NSID)

@@ -83,7 +83,7 @@ func TestUnreadableStdin(t *testing.T) {
 	}
 }
 
-// TestUnwritableStdout: nobody can be told, so the exit status has to tell.
+// TestUnwritableStdout: the answer gets lost, so the exit status has to tell.
 func TestUnwritableStdout(t *testing.T) {
 	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
 	if err != nil {
@@ -96,7 +96,7 @@ func TestUnwritableStdout(t *testing.T) {
 	}
 	r.Close()
 	defer unread.Close()
-	for name, stdout := range map[string]*os.File{"full device": full, "pipe that nobody reads": unread} {
+	for name, stdout := range map[string]*os.File{"full device": full, "pipe without a reader": unread} {
 		t.Run(name, func(t *testing.T) {
 			ns := nstest.New(t)
 			var stderr bytes.Buffer
@@ -169,8 +169,8 @@ func TestStatusAsksTheKernel(t *testing.T) {
 	}
 }
 
-// onDoomedThread runs fn on a thread that ends with it, so that nobody inherits
-// what fn does to it. The main thread never ends, and is not used.
+// onDoomedThread runs fn on a thread that ends with it, so that no other
+// goroutine inherits what fn does to it. The main thread never ends, and is not used.
 func onDoomedThread(fn func()) {
 	done := make(chan struct{})
 	go func() {

@@ -31,7 +31,7 @@ type process struct {
 }
 
 // fdWriter writes to a file descriptor. os.Stdout would end the process with
-// SIGPIPE when nobody reads it, and then nobody could be told.
+// SIGPIPE when there is no reader, and no error could be printed.
 type fdWriter int
 
 func (fd fdWriter) Write(b []byte) (int, error) {

@@ -79,7 +79,7 @@ func parsePrefix(text string) (netip.Prefix, error) {
 
 // address returns the address, as a host prefix, that is reported for a
 // container: in a prefix, the low 64 bits are a hash of its ID, so that two
-// containers differ and nobody has to remember which has which. A collision
+// containers differ and there is no list of which has which. A collision
 // among 100,000 containers has a probability of 3 in 10^10.
 func (p placeholder) address(containerID string) netip.Prefix {
 	prefix := netip.Prefix(p)
