@@ -69,6 +69,11 @@ func init() { // the list suggests the commands' names
 			Description: watchDescription,
 			Setup:       func(fs *flag.FlagSet) cli.Run { return watchSetup(fs) },
 		},
+		{
+			Name: "report", Summary: "print what a bug report needs",
+			Description: reportDescription,
+			Setup:       func(fs *flag.FlagSet) cli.Run { return reportSetup(fs) },
+		},
 	}
 }
 
