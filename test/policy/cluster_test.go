@@ -33,8 +33,12 @@ type server struct {
 // start runs a server until the test ends. The nth one has ports of its own.
 func start(t *testing.T, version string, n int) *server {
 	t.Helper()
+	var args []string
+	if version == "134" { // from 1.36 on it is always there
+		args = []string{"--feature-gates=MutatingAdmissionPolicy=true", "--runtime-config=admissionregistration.k8s.io/v1beta1=true"}
+	}
 	c := cluster.Start(t, cluster.Config{
-		Version: version, Port: 10000 + 10*n,
+		Version: version, Port: 10000 + 10*n, Args: args,
 		Controllers: "serviceaccount-controller,validatingadmissionpolicy-status-controller",
 	})
 	return &server{c, c.Clientset(t)}

@@ -10,7 +10,6 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	nodev1 "k8s.io/api/node/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
@@ -82,7 +81,7 @@ func (s *suite) testSamples(t *testing.T) {
 	if len(files) == 0 {
 		harness.Skip(t, "no samples in deploy/kubernetes")
 	}
-	ns := s.namespace(t, "samples", map[string]string{"cni-none.dev/hermetic-only": "true"})
+	ns := s.namespace(t, "samples", map[string]string{labelKey: "true"})
 	pods := 0
 	for _, file := range files {
 		for _, object := range documents(t, file) {
@@ -211,124 +210,12 @@ func largePod(containers int) func(*corev1.Pod) {
 	}
 }
 
-// testDefaults has the overlay: with it, one line makes a hermetic pod. It needs
-// 1.36; an older server says that it does not know the kind.
-func (s *suite) testDefaults(t *testing.T) {
-	resources, err := s.Discovery().ServerResourcesForGroupVersion("admissionregistration.k8s.io/v1")
-	if err != nil {
-		t.Fatal(err)
-	}
-	served := false
-	for _, r := range resources.APIResources {
-		served = served || r.Name == "mutatingadmissionpolicies"
-	}
-	out, err := s.Kubectl("apply", "-k", policyDir+"/defaults")
-	if s.Version == "134" {
-		if served || err == nil || !strings.Contains(out, `no matches for kind "MutatingAdmissionPolicy"`) {
-			t.Errorf("served: %v, kubectl apply: %v\n%s", served, err, out)
-		}
-		return
-	}
-	if !served || err != nil {
-		t.Fatalf("served: %v, kubectl apply: %v\n%s", served, err, out)
-	}
-
-	// bare is a pod of a person who knows nothing of the rules.
-	bare := func(edits ...func(*corev1.Pod)) *corev1.Pod {
-		p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{GenerateName: "bare-"}, Spec: corev1.PodSpec{
-			InitContainers: []corev1.Container{container("i0")},
-			Containers:     []corev1.Container{container("c0"), container("c1")},
-		}}
-		for _, edit := range edits {
-			edit(p)
-		}
-		return p
-	}
-	harness.Eventually(t, "the defaults to be set", func() error {
-		_, err := s.tryCreate(t, s.ns, bare(hermetic))
-		return err
-	})
-
-	mounts := func(p *corev1.Pod) (names []string) {
-		for _, c := range append(p.Spec.InitContainers, p.Spec.Containers...) {
-			for _, m := range c.VolumeMounts {
-				names = append(names, m.Name)
-			}
-		}
-		return names
-	}
-	withVolume := func(p *corev1.Pod) {
-		p.Spec.Volumes = []corev1.Volume{{Name: "mine", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}}}
-		p.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "mine", MountPath: "/mine"}}
-	}
-	withMeta := func(p *corev1.Pod) {
-		p.Labels, p.Annotations = map[string]string{"a": "b"}, map[string]string{"c": "d"}
-	}
-	withDNS := func(p *corev1.Pod) { p.Spec.DNSConfig = &corev1.PodDNSConfig{Searches: []string{"lan"}} }
-	withMultus := func(p *corev1.Pod) { p.Annotations = map[string]string{defaultKey: "kube-system/airgap"} }
-
-	ordinary := s.create(t, s.ns, bare())
-	if ordinary.Spec.DNSPolicy != corev1.DNSClusterFirst || !*ordinary.Spec.EnableServiceLinks || len(mounts(ordinary)) != 3 || len(ordinary.Labels) != 0 {
-		t.Errorf("an ordinary pod: %+v", ordinary)
-	}
-	for name, p := range map[string]*corev1.Pod{
-		"one line":           bare(hermetic),
-		"RuntimeClass other": bare(hermeticOther),
-		"Multus":             bare(withMultus),
-		"with more":          bare(hermetic, withMeta, withVolume, withDNS),
-		"all said already":   pod(hermetic, label(ambientKey, "none")),
-	} {
-		t.Run(name, func(t *testing.T) {
-			got := s.create(t, s.ns, p)
-			if got.Spec.DNSPolicy != corev1.DNSNone || fmt.Sprint(got.Spec.DNSConfig.Nameservers) != "[127.0.0.1]" {
-				t.Errorf("dnsPolicy %s, %+v", got.Spec.DNSPolicy, got.Spec.DNSConfig)
-			}
-			if *got.Spec.EnableServiceLinks || *got.Spec.AutomountServiceAccountToken {
-				t.Error("service links or token")
-			}
-			if got.Labels[sidecarKey] != "false" || got.Labels[ambientKey] != "none" || got.Annotations[linkerdKey] != "disabled" {
-				t.Errorf("labels %v, annotations %v", got.Labels, got.Annotations)
-			}
-			for _, v := range got.Spec.Volumes {
-				if v.Name != "mine" {
-					t.Errorf("volume %s", v.Name)
-				}
-			}
-			for _, m := range mounts(got) {
-				if m != "mine" {
-					t.Errorf("mount of %s", m)
-				}
-			}
-			if name == "with more" && (got.Labels["a"] != "b" || got.Annotations["c"] != "d" ||
-				fmt.Sprint(got.Spec.DNSConfig.Searches) != "[lan]" || fmt.Sprint(mounts(got)) != "[mine]") {
-				t.Errorf("something of the pod's own is gone: %+v", got)
-			}
-		})
-	}
-	for rule, edit := range map[string]func(*corev1.Pod){
-		"no DNS server":    func(p *corev1.Pod) { p.Spec.DNSPolicy = corev1.DNSDefault },
-		"its token":        func(p *corev1.Pod) { p.Spec.AutomountServiceAccountToken = ptr(true) },
-		"an Istio sidecar": func(p *corev1.Pod) { p.Labels = map[string]string{sidecarKey: "true"} },
-		"ambient mode":     func(p *corev1.Pod) { p.Labels = map[string]string{ambientKey: "ambient"} },
-		"a Linkerd proxy":  func(p *corev1.Pod) { p.Annotations = map[string]string{linkerdKey: "enabled"} },
-		"hostNetwork":      hostNetwork,
-	} {
-		t.Run("said otherwise: "+rule, func(t *testing.T) {
-			_, err := s.tryCreate(t, s.ns, bare(hermetic, edit))
-			if rule == "hostNetwork" {
-				rule = "hostNetwork: true"
-			}
-			s.wantRefused(t, err, "cni-none-hermetic-pods", rule)
-			if apierrors.IsInternalError(err) {
-				t.Error("the defaults failed instead")
-			}
-		})
-	}
-}
-
 // testRemove takes the policies away again, as a user does.
 func (s *suite) testRemove(t *testing.T) {
 	if out, err := s.Kubectl("delete", "-k", policyDir); err != nil {
+		t.Fatalf("kubectl delete: %v\n%s", err, out)
+	}
+	if out, err := s.Kubectl("delete", "--ignore-not-found", "-k", s.defaultsDir()); err != nil {
 		t.Fatalf("kubectl delete: %v\n%s", err, out)
 	}
 	harness.Eventually(t, "the policies to be gone", func() error {
