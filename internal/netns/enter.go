@@ -23,6 +23,16 @@ func InNew(fn func() error) error {
 	return inside(func() error { return os.NewSyscallError("unshare", unix.Unshare(unix.CLONE_NEWNET)) }, fn)
 }
 
+// Visit runs fn on a thread of its own, which fn takes from namespace to
+// namespace with enter. For many that costs a third of as many calls of Do.
+//
+// Errors: fn's, and [*os.SyscallError].
+func Visit(fn func(enter func(*NS) error) error) error {
+	return inside(func() error { return nil }, func() error {
+		return fn(func(n *NS) error { return os.NewSyscallError("setns", setns(n.fd)) })
+	})
+}
+
 // inside runs fn, after enter, on a thread that no other goroutine uses
 // meanwhile, and waits for it.
 func inside(enter, fn func() error) error {

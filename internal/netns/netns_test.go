@@ -110,6 +110,32 @@ func TestDo(t *testing.T) {
 	}
 }
 
+// TestVisit: fn goes from one namespace to another, and its thread home in the end.
+func TestVisit(t *testing.T) {
+	needRoot(t)
+	home := link(t, own)
+	var tid int
+	err := Visit(func(enter func(*NS) error) error {
+		tid = unix.Gettid()
+		for range 3 {
+			n := newNS(t)
+			if err := enter(n); err != nil {
+				return err
+			}
+			if got, want := link(t, own), fmt.Sprintf("net:[%d]", n.ID().Ino); got != want {
+				t.Errorf("in %s, want %s", got, want)
+			}
+		}
+		return unix.EIO
+	})
+	if !errors.Is(err, unix.EIO) {
+		t.Error(err)
+	}
+	if l, err := os.Readlink(fmt.Sprintf("/proc/self/task/%d/ns/net", tid)); err == nil && l != home {
+		t.Errorf("the thread is in %s, not %s", l, home)
+	}
+}
+
 // TestNoReturn: a thread that cannot come back ends, and no goroutine ever runs on it.
 func TestNoReturn(t *testing.T) {
 	needRoot(t)

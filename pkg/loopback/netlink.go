@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/vishvananda/netlink/nl"
@@ -21,7 +22,12 @@ type conn struct {
 	end  time.Time
 	max  int    // bytes in the longest datagram
 	free []byte // where the next ones go; what was received is not overwritten
+
+	first *[]byte // of the buffers, for the next conn
 }
+
+// buffers spares one who surveys thousands of namespaces a buffer for each.
+var buffers sync.Pool
 
 const (
 	// dumpTries bounds how often a dump is repeated that a change in the namespace
@@ -67,7 +73,13 @@ func dialCurrent(path string) (*conn, error) {
 // kernel is the kernel's address. Package unix writes into one that it is given.
 func kernel() *unix.SockaddrNetlink { return &unix.SockaddrNetlink{Family: unix.AF_NETLINK} }
 
-func (c *conn) close() { unix.Close(c.fd) }
+// close ends the life of all that was received.
+func (c *conn) close() {
+	unix.Close(c.fd)
+	if c.first != nil {
+		buffers.Put(c.first)
+	}
+}
 
 // request asks for a change and waits for the kernel's word on it.
 func (c *conn) request(op string, req *nl.NetlinkRequest) error {
@@ -165,7 +177,7 @@ func (a *answer) add(datagram []byte) (done bool, err error) {
 // receive returns the kernel's next datagram.
 func (c *conn) receive() ([]byte, error) {
 	if len(c.free) < c.max {
-		c.free = make([]byte, 2*c.max)
+		c.free = c.buffer()
 	}
 	for {
 		if time.Now().After(c.end) {
@@ -193,6 +205,20 @@ func (c *conn) receive() ([]byte, error) {
 		c.free = c.free[n:]
 		return datagram, nil
 	}
+}
+
+func (c *conn) buffer() []byte {
+	if c.first == nil && c.max == maxDatagram {
+		if b, ok := buffers.Get().(*[]byte); ok {
+			c.first = b
+			return *b
+		}
+	}
+	b := make([]byte, 2*c.max)
+	if c.first == nil && c.max == maxDatagram {
+		c.first = &b
+	}
+	return b
 }
 
 // message is a netlink message (netlink(7), struct nlmsghdr).
