@@ -19,7 +19,7 @@ import (
 // reportTime is how long after a veth was moved in the report of it came.
 func reportTime(t *testing.T) time.Duration {
 	t.Helper()
-	w := startWatch(t, "--interval", "1s", "--settle", "200ms")
+	w := startWatch(t, "--interval", "500ms", "--settle", "200ms")
 	ns := nstest.New(t)
 	up(t, ns)
 	sleeper(t, ns)
@@ -27,7 +27,7 @@ func reportTime(t *testing.T) time.Duration {
 	w.next(n, 1, "isolated")
 	from := nstest.New(t)
 	var longest time.Duration
-	for i := range 3 { // not just in a quiet moment
+	for i := range 2 { // not just in a quiet moment
 		moved := time.Now()
 		moveVeth(t, from, ns, fmt.Sprintf("eth%d", i))
 		c := w.next(n, i+2, "violated")

@@ -8,6 +8,8 @@ import (
 	"os"
 	"slices"
 	"strings"
+
+	"github.com/cni-none/cni-none/internal/netns"
 )
 
 // lister is the list without a command, or of what is asked for.
@@ -40,17 +42,26 @@ func (l *lister) run(args []string, stdout io.Writer) int {
 	defer l.scan.close()
 	newRecords(l.from).annotate(l.scan)
 
+	var asked []uint64
 	if len(args) == 0 {
-		l.see(l.scan.inodes(), false)
 		l.worse(warnUnseen(l.scan, l.stderr))
 	}
 	for _, target := range args {
 		inodes, err := l.scan.find(target)
 		if err != nil {
 			l.worse(fail(l.stderr, "%s: %v%s", printable(target), err, program.DidYouMean(target)))
-			continue
 		}
-		l.see(inodes, true)
+		asked = append(asked, inodes...)
+	}
+	err = netns.Visit(func(enter func(*netns.NS) error) error {
+		if len(args) == 0 {
+			l.see(l.scan.inodes(), false, enter)
+		}
+		l.see(asked, true, enter)
+		return nil
+	})
+	if err != nil {
+		return fail(l.stderr, "%v", err)
 	}
 
 	if l.asJSON {
@@ -69,12 +80,12 @@ func (l *lister) run(args []string, stdout io.Writer) int {
 }
 
 // see looks at namespaces that were asked for, or at all that there are.
-func (l *lister) see(inodes []uint64, asked bool) {
+func (l *lister) see(inodes []uint64, asked bool, enter func(*netns.NS) error) {
 	for _, inode := range inodes {
 		if l.listed[inode] {
 			continue
 		}
-		r, err := look(l.scan.namespaces[inode])
+		r, err := look(l.scan.namespaces[inode], enter)
 		if err != nil && !asked {
 			continue // it has ended
 		}

@@ -23,19 +23,19 @@ type row struct {
 	Files      []string     `json:"files,omitempty"`
 }
 
-// look opens the namespace and judges it. The error is one that gone knows
-// where the namespace has ended meanwhile.
-func look(ns *namespace) (row, error) {
+// look opens the namespace, enters it and judges it. The error is one that gone
+// knows where the namespace has ended meanwhile.
+func look(ns *namespace, enter func(*netns.NS) error) (row, error) {
 	r := row{
 		Inode: ns.inode, Host: ns.host, Expected: ns.claimed,
 		Containers: ns.containers, Processes: ns.processes, Mounts: ns.mounts, Files: ns.files,
 	}
-	n, overMount, err := ns.open()
+	n, err := ns.open()
 	if err != nil && gone(err) {
 		return r, err
 	}
 	if err == nil {
-		r.Verdict, r.Why, r.Notes, err = inspect(n, overMount)
+		r.Verdict, r.Why, r.Notes, err = inspect(n, enter)
 	}
 	if err != nil {
 		r.Verdict, r.Why = unknown, []string{printable(err.Error())}
@@ -48,23 +48,17 @@ func look(ns *namespace) (row, error) {
 	return r, nil
 }
 
-// inspect judges an open namespace and closes it. While a file is open over a
-// mount, umount(2) without MNT_DETACH fails with EBUSY, and an audit must not
-// stand in the way of a runtime that cleans up: the thread that is inside keeps
-// the namespace, not the mount.
-func inspect(n *netns.NS, overMount bool) (v verdict, why, notes []string, err error) {
-	var survey *loopback.Survey
-	err = n.Do(func() error {
-		if overMount {
-			n.Close()
-		}
-		s, err := loopback.InspectSelf()
-		survey = s
-		return err
-	})
-	if !overMount {
-		n.Close()
+// inspect judges an open namespace, which it enters and closes. While a file is
+// open over a mount, umount(2) without MNT_DETACH fails with EBUSY, and an audit
+// must not stand in the way of a runtime that cleans up: the thread that is inside
+// keeps the namespace, not the mount.
+func inspect(n *netns.NS, enter func(*netns.NS) error) (v verdict, why, notes []string, err error) {
+	err = enter(n)
+	n.Close()
+	if err != nil {
+		return unknown, nil, nil, err
 	}
+	survey, err := loopback.InspectSelf()
 	if err == nil && survey.NoNSIDs {
 		err = errNoNSIDs
 	}

@@ -231,8 +231,7 @@ func (ns *namespace) trim() {
 // it is open: what turns out to be a user's goes into that user's lane.
 func (w *watcher) look(k *watched, ns *namespace) (r looked) {
 	var n *netns.NS
-	var overMount bool
-	if n, overMount, r.err = ns.open(); r.err != nil {
+	if n, r.err = ns.open(); r.err != nil {
 		return r
 	}
 	r.id, r.noID = w.events.track(n)
@@ -247,9 +246,12 @@ func (w *watcher) look(k *watched, ns *namespace) (r looked) {
 		}
 	}
 	r.judged = true
-	var err error
-	if r.row.Verdict, r.row.Why, r.row.Notes, err = inspect(n, overMount); err != nil {
-		r.row.Why = []string{printable(err.Error())}
+	err := netns.Visit(func(enter func(*netns.NS) error) (err error) {
+		r.row.Verdict, r.row.Why, r.row.Notes, err = inspect(n, enter)
+		return err
+	})
+	if err != nil {
+		r.row.Verdict, r.row.Why = unknown, []string{printable(err.Error())}
 	}
 	return r
 }

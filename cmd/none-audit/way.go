@@ -87,15 +87,13 @@ func (ns *namespace) addWay(w way) {
 	}
 }
 
-// open opens the namespace by the first way that still leads there, and says
-// whether that was over a mount. The error is one that gone knows where nothing
-// leads there any more.
-func (ns *namespace) open() (n *netns.NS, overMount bool, err error) {
+// open opens the namespace by the first way that still leads there. The error is
+// one that gone knows where nothing leads there any more.
+func (ns *namespace) open() (*netns.NS, error) {
 	if ns.held != nil {
-		n, err := netns.FromFD(ns.held.FD())
-		return n, false, err
+		return netns.FromFD(ns.held.FD())
 	}
-	err = fs.ErrNotExist
+	err := error(fs.ErrNotExist)
 	for _, w := range ns.ways {
 		n, openErr := w.open()
 		switch {
@@ -106,10 +104,10 @@ func (ns *namespace) open() (n *netns.NS, overMount bool, err error) {
 		case n.ID().Ino != ns.inode: // the process moved on, or the pid is another's
 			n.Close()
 		default:
-			return n, w.mount, nil
+			return n, nil
 		}
 	}
-	return nil, false, err
+	return nil, err
 }
 
 // keep opens the namespace of a process that may have ended by the time that it
