@@ -8,6 +8,8 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -53,6 +55,7 @@ func TestWording(t *testing.T) {
 		{"ADD", ``, "CNI_ARGS=MAC=02:00:00:00:00:01"},
 		{"ADD", `"name": 5`, ""},
 		{"ADD", `"name": "-"`, ""},
+		{"ADD", `"name": ""`, ""},
 		{"ADD", `"plugins": [{"type": "none"}]`, ""},
 		{"ADD", `"exlusive": false`, ""},
 		{"ADD", `"Exclusive": false`, ""},
@@ -73,13 +76,14 @@ func TestWording(t *testing.T) {
 		{"ADD", `"runtimeConfig": {"mac": "02:00:00:00:00:01"}`, ""},
 		{"ADD", `"runtimeConfig": {"bandwidth": {"ingressRate": 1}}`, ""},
 		{"ADD", `"prevResult": {}`, ""},
-		{"ADD", `"exclusive": false, "prevResult": {"ips": [null]}`, ""},
+		{"ADD", `"cniVersion": "1.0.0", "exclusive": false, "prevResult": {"ips": [null]}`, ""},
+		{"ADD", `"placeholderIPs": [` + strings.Repeat("0,", maxElements+1) + `0]`, ""},
 		{"GC", `"cni.dev/valid-attachments": "all"`, ""},
-		{"ADD", `"cniVersion": "2.0.0"`, ""},
+		{"ADD", `"cniVersion": "0.2.0"`, ""},
 		{"ADD", `"cniVersion": ""`, ""},
 		{"CHECK", `"cniVersion": "0.3.1"`, ""},
 	} {
-		what := strings.TrimSpace(c.command + " " + c.keys + " " + c.env)
+		what := strings.TrimSpace(c.command + " " + shorten(c.keys) + " " + c.env)
 		say(what, refusal(t, ns.Path, c.command, c.keys, c.env))
 	}
 	for _, c := range []struct {
@@ -91,7 +95,11 @@ func TestWording(t *testing.T) {
 		{"an XDP program", &loopback.Findings{XDP: true}},
 		{"an address on lo", &loopback.Findings{NonLoopback: []netip.Prefix{netip.MustParsePrefix("192.0.2.7/32")}}},
 		{"no lo", &loopback.Findings{LoMissing: true}},
-		{"lo down", &loopback.Findings{Down: true}},
+		{"another name", &loopback.Findings{Name: "eth0"}},
+		{"lo down", &loopback.Findings{Down: true, Missing: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/8")}}},
+		{"an address of lo gone", &loopback.Findings{Missing: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/8")}}},
+		{"process 1", fmt.Errorf("%w: /x is that of process 1, the node's", loopback.ErrHost)},
+		{"the first", fmt.Errorf("%w: /x is the machine's first", loopback.ErrHost)},
 		{"a change", fmt.Errorf("%w: and why", loopback.ErrChanging)},
 		{"no answer", &loopback.OpError{Op: "list interfaces", Path: "/x", Err: os.ErrDeadlineExceeded}},
 		{"no permission to open", &loopback.OpError{Op: "open", Path: "/x", Err: unix.EACCES}},
@@ -101,7 +109,55 @@ func TestWording(t *testing.T) {
 	} {
 		say(c.what, errorDocument("1.1.0", c.err))
 	}
+	for _, c := range []struct {
+		what  string
+		stdin io.Reader
+	}{
+		{"empty stdin", strings.NewReader("")},
+		{"a list on stdin", strings.NewReader("[]")},
+		{"half a config", strings.NewReader(plainConf[:20])},
+		{"two configs", strings.NewReader(plainConf + plainConf)},
+		{"a large config", strings.NewReader(strings.Repeat(" ", maxStdin+1))},
+		{"many keys", strings.NewReader("{" + strings.Repeat(`"a":0,`, maxKeys+1) + `"b":0}`)},
+		{"stdin fails", brokenReader{}},
+	} {
+		var stdout bytes.Buffer
+		inProcess(addEnv(ns.Path), c.stdin, &stdout, io.Discard)
+		say(c.what, stdout.Bytes())
+	}
+	var late failsOnce
+	inProcess(map[string]string{"CNI_COMMAND": "VERSION"}, strings.NewReader(""), &late, io.Discard)
+	say("stdout fails once", late.Bytes())
+	onDoomedThread(func() {
+		var none [2]unix.CapUserData
+		if err := unix.Capset(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &none[0]); err != nil {
+			t.Error(err)
+		}
+		say("STATUS without capabilities", refusal(t, ns.Path, "STATUS", "", ""))
+	})
+	var bug bytes.Buffer
+	run(process{func(key string) string {
+		if key == "CNI_NETNS" {
+			panic("oh")
+		}
+		return addEnv("")[key]
+	}, strings.NewReader(plainConf), &bug, io.Discard})
+	say("a panic", bug.Bytes())
 	compareGolden(t, "testdata/wording.txt", got.Bytes())
+}
+
+// failsOnce fails the first time, as a full disk may.
+type failsOnce struct {
+	bytes.Buffer
+	failed bool
+}
+
+func (f *failsOnce) Write(b []byte) (int, error) {
+	if !f.failed {
+		f.failed = true
+		return 0, unix.ENOSPC
+	}
+	return f.Buffer.Write(b)
 }
 
 // refusal calls the plugin with a good config and environment but for keys and env.
@@ -194,5 +250,40 @@ func TestOneEdit(t *testing.T) {
 		if oneEdit(c.a, c.b) != c.want || oneEdit(c.b, c.a) != c.want {
 			t.Errorf("oneEdit(%q, %q) is not %v", c.a, c.b, c.want)
 		}
+	}
+}
+
+// TestErrorsPage: docs/reference.md gives what is said, with its code. In the page
+// ... and words in capitals stand for what differs.
+func TestErrorsPage(t *testing.T) {
+	page, err := os.ReadFile("../../docs/reference.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	said, err := os.ReadFile("testdata/wording.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	varies := regexp.MustCompile(`\\\.\\\.\\\.|\b(PATH|KEY|VALUE)\b|"Key"`)
+	rows := 0
+	for line := range strings.Lines(string(page)) {
+		cells := strings.Split(line, "|")
+		if len(cells) < 5 {
+			continue
+		}
+		code := strings.TrimSpace(cells[1])
+		if _, err := strconv.Atoi(code); err != nil {
+			continue
+		}
+		rows++
+		for _, quoted := range regexp.MustCompile("`[^`]+`").FindAllString(cells[2], -1) {
+			message := varies.ReplaceAllString(regexp.QuoteMeta(strings.Trim(quoted, "`")), ".*")
+			if !regexp.MustCompile(`(?m)^  ` + code + ` .*` + message).Match(said) {
+				t.Errorf("error %s is never %s", code, quoted)
+			}
+		}
+	}
+	if rows < 30 {
+		t.Errorf("%d rows: the page has another form than this test knows", rows)
 	}
 }
