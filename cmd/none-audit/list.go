@@ -110,22 +110,30 @@ func (l *lister) worse(status int) {
 	l.status = max(l.status, status)
 }
 
-// warnUnseen says how much could not be seen. Process 1 alone does not make
-// the list incomplete: it is where the machine's own namespace is.
+// hidden counts the processes that may not be looked at. Process 1 alone does not
+// make a list incomplete: it is where the machine's own namespace is.
+func (s *scan) hidden() int {
+	n := len(s.unreadable)
+	if slices.Contains(s.unreadable, 1) {
+		n--
+	}
+	return n
+}
+
+// warnUnseen says how much could not be seen.
 func warnUnseen(s *scan, stderr io.Writer) int {
 	status := exitOK
 	for _, what := range s.skipped {
 		status = fail(stderr, "not looked at: %s", printable(what))
 	}
-	others := slices.DeleteFunc(slices.Clone(s.unreadable), func(pid int) bool { return pid == 1 })
-	if len(others) == 0 {
+	if s.hidden() == 0 {
 		return status
 	}
 	hint := ""
 	if os.Geteuid() != 0 {
 		hint = ": run it as root"
 	}
-	return fail(stderr, "%d processes may not be looked at, so namespaces may be missing%s", len(others), hint)
+	return fail(stderr, "%d processes may not be looked at, so namespaces may be missing%s", s.hidden(), hint)
 }
 
 func fail(stderr io.Writer, format string, args ...any) int {

@@ -315,6 +315,9 @@ func (w *watcher) noWayIn(k *watched, err error) error {
 // finish ends a walk: everything was looked at, or takes too long.
 func (w *watcher) finish() error {
 	skipped := slices.Clone(w.walk.scan.skipped)
+	if w.walk.scan.hidden() > 0 {
+		skipped = append(skipped, "processes that may not be looked at")
+	}
 	now := time.Now()
 	for lane, since := range w.lanes.busy {
 		if now.Sub(since) > overdue {

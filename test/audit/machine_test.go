@@ -29,7 +29,7 @@ var bin = harness.Bin()
 
 func TestMain(m *testing.M) {
 	machine.Main(m, machine.Config{Furnish: func() error {
-		return machine.Tmpfs("/etc/containers") // podman is told everything by its flags
+		return machine.Tmpfs("/etc/containers", "/var/lib/docker") // podman is told everything by its flags
 	}})
 }
 

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -198,20 +199,54 @@ func TestPodman(t *testing.T) {
 	}
 }
 
+// A container on the shipped network, by podman: its record names the namespace in
+// the result alone, and podman's monitor knows what the container is called.
+func TestPodmanOnAirgap(t *testing.T) {
+	root := rootfs(t)
+	harness.Write(t, "/etc/containers/containers.conf", "[network]\nnetwork_backend = \"cni\"\ncni_plugin_dirs = [\"/opt/cni/bin\"]\n", 0o644)
+	harness.Copy(t, harness.Plugin(), "/opt/cni/bin/none", 0o755)
+	harness.Copy(t, filepath.Join(harness.Repo(), "conf/10-airgap.conflist"), "/etc/cni/net.d/10-airgap.conflist", 0o644)
+	out, errs, code := podman(t, "run", "--detach", "--name", "web", "--network", "airgap", "--rootfs", root, "/bin/sleep", "600")
+	if code != 0 {
+		t.Fatalf("exit status %d: %s%s", code, out, errs)
+	}
+	id := strings.TrimSpace(out)
+	t.Cleanup(func() {
+		if _, errs, code := podman(t, "rm", "--force", "--time", "0", id); code != 0 {
+			t.Errorf("rm: %s", errs)
+		}
+	})
+	r := one(t, 0, "web")
+	if r.Expected != "network airgap" || len(r.Containers) != 1 || r.Containers[0].ID != id {
+		t.Errorf("%+v", r)
+	}
+	connect(t, r.Processes[0].PID)
+	rows, code := audit(t)
+	if at := slices.IndexFunc(rows, func(other row) bool { return other.Inode == r.Inode }); code != 1 || at < 0 || !rows[at].Violated {
+		t.Errorf("exit status %d, %+v", code, rows)
+	}
+	if _, code := audit(t, "webb"); code != 2 {
+		t.Errorf("control: another name: exit status %d", code)
+	}
+}
+
 // Docker's none network, the reference for this plugin.
 func TestDocker(t *testing.T) {
 	machine.Here().Daemon(t, "", "dockerd", "--iptables=false", "--bridge=none", "--storage-driver", "vfs",
-		"--cgroup-parent", "/"+machine.Cgroup(), "--data-root", "/run/docker-data")
+		"--cgroup-parent", "/"+machine.Cgroup())
 	const box = "localhost/box:test"
 	docker := "/usr/bin/docker" // Debian's, of dockerd's version
 	harness.Until(t, "dockerd answers", func() bool { return exec.Command(docker, "version").Run() == nil })
 	must(t, docker, "load", "--input", image.Archive(t, image.Busybox(t, box)))
 
-	id := strings.TrimSpace(must(t, docker, "run", "--detach", "--network", "none", box))
+	id := strings.TrimSpace(must(t, docker, "run", "--detach", "--name", "web", "--network", "none", box))
 	t.Cleanup(func() { must(t, docker, "rm", "--force", id) })
 	r := one(t, 0, id)
 	if r.Verdict != "isolated" || len(r.Containers) != 1 || r.Containers[0].ID != id {
 		t.Errorf("%+v", r)
+	}
+	if named := one(t, 0, "web"); named.Inode != r.Inode {
+		t.Errorf("by its name: %+v", named)
 	}
 	w := watch(t, "--interval", "500ms", "--settle", "300ms")
 	w.until(r.Inode, "isolated")
