@@ -300,7 +300,7 @@ func TestUntilConsistent(t *testing.T) {
 	want := []message{{seq: 7}}
 	got, err := untilConsistent("list", func() ([]message, error) {
 		if calls++; calls < 5 {
-			return []message{{}, {}}, []error{errInterrupted, unix.ENOBUFS}[calls%2]
+			return []message{{}, {}}, []error{errInterrupted, unix.ENOBUFS, unix.EBUSY}[calls%3]
 		}
 		return want, nil
 	})

@@ -109,12 +109,13 @@ func (c *conn) dump(op string, req *nl.NetlinkRequest, want uint16) (payloads []
 	return payloads, nil
 }
 
-// untilConsistent repeats a dump that was interrupted by a change, or of which
-// the kernel dropped a part (netlink(7), ENOBUFS).
+// untilConsistent repeats a dump that was interrupted by a change, of which the
+// kernel dropped a part (netlink(7), ENOBUFS), or which has to wait for the rest of
+// such a one to be read (af_netlink.c, __netlink_dump_start: EBUSY).
 func untilConsistent(op string, dump func() ([]message, error)) ([]message, error) {
 	for range dumpTries {
 		messages, err := dump()
-		if !errors.Is(err, errInterrupted) && !errors.Is(err, unix.ENOBUFS) {
+		if !errors.Is(err, errInterrupted) && !errors.Is(err, unix.ENOBUFS) && !errors.Is(err, unix.EBUSY) {
 			return messages, err
 		}
 	}

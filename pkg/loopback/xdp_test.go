@@ -3,8 +3,10 @@ package loopback
 import (
 	"encoding/binary"
 	"errors"
+	"net"
 	"os"
 	"runtime"
+	"slices"
 	"testing"
 	"unsafe"
 
@@ -103,4 +105,55 @@ func TestFallbackTunnelElsewhere(t *testing.T) {
 			t.Errorf("%s: %v", name, s.Others())
 		}
 	}
+}
+
+// TestForeignFallback: a tunnel that leads somewhere does not pass for the
+// kernel's own because it has its name. Needs a kernel with ipip.
+func TestForeignFallback(t *testing.T) {
+	ns, other := nstest.New(t), nstest.New(t)
+	n := open1(t, ns)
+	tunnel := func() *netlink.Iptun {
+		attrs := netlink.LinkAttrs{Name: "tunl0", TxQLen: -1}
+		return &netlink.Iptun{LinkAttrs: attrs, Local: net.IPv4(192, 0, 2, 1), Remote: net.IPv4(192, 0, 2, 2)}
+	}
+	aside := func() error { // the kernel's own, where there is one
+		own, err := netlink.LinkByName("tunl0")
+		if errors.As(err, &netlink.LinkNotFoundError{}) {
+			return nil
+		}
+		return errors.Join(err, netlink.LinkSetName(own, "own0"))
+	}
+	foreign := func(what string) {
+		t.Helper()
+		s, err := n.Survey()
+		if err != nil || !slices.ContainsFunc(s.Others(), func(l Link) bool { return l.Name == "tunl0" }) {
+			t.Errorf("%s: %v, %v", what, s.Links, err)
+		}
+	}
+	ns.Do(aside)
+	if err := ns.Try(func() error { return netlink.LinkAdd(tunnel()) }); errors.Is(err, unix.EOPNOTSUPP) {
+		t.Skip("this kernel has no ipip")
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	foreign("with a remote end")
+	ns.Do(func() error {
+		l, err := netlink.LinkByName("tunl0")
+		return errors.Join(err, netlink.LinkDel(l))
+	})
+	target, err := os.Open(ns.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer target.Close()
+	other.Do(aside)
+	other.Do(func() error {
+		moved := tunnel()
+		moved.Remote = nil
+		if err := netlink.LinkAdd(moved); err != nil {
+			return err
+		}
+		return netlink.LinkSetNsFd(moved, int(target.Fd()))
+	})
+	foreign("with its underlay in another namespace")
 }
