@@ -4,7 +4,7 @@ ifneq ($(filter-out help,$(MAKECMDGOALS)),)
 $(if $(GODIR),,$(error no Go that builds this))
 endif
 export PATH := $(if $(GODIR),$(GODIR):)$(PATH)
-VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+VERSION ?= $(shell release/version.sh)
 PREFIX ?= /opt/cni
 BIN ?= bin
 ARCHES := amd64 arm arm64 loong64 mips64le ppc64le riscv64 s390x
@@ -85,10 +85,19 @@ vulnerabilities: ## look for known vulnerabilities in what is shipped (asks vuln
 	tools/build.sh govulncheck
 	@for m in . cmd/none-install; do (cd $$m && GOFLAGS= $(abspath bin)/govulncheck/govulncheck ./...) || exit; done
 
+IMAGE_TAG ?= dev
+.PHONY: image
+image: ## build the image from this clone, as dist/cni-none-image.oci.tar (IMAGE_TAG=dev, which the manifests name)
+	@set -e; for a in $(IMAGE_ARCHES); do GOARCH=$$a $(MAKE) --no-print-directory build BIN=dist SUFFIX=-linux-$$a; done
+	release/build.sh $(IMAGE_TAG) image
+	@echo "to import it on a node: ctr -n k8s.io images import $(abspath dist)/cni-none-image.oci.tar"
+
 .PHONY: release
 release: export GOTOOLCHAIN := $(shell awk '$$1 == "toolchain" {print $$2}' go.mod)
-release: ## build dist/: programs, .deb, .rpm, image, bill of materials, checksums
-	VERSION=$(VERSION) release/build.sh
+release: ## build dist/: programs, image, manifests, chart, .deb, .rpm, bill of materials, checksums
+	rm -rf dist
+	$(MAKE) cross
+	release/build.sh $(VERSION)
 
 .PHONY: help
 help: ## show this list

@@ -1,19 +1,12 @@
 #!/usr/bin/env bash
-# Builds a release into dist/: static programs, .deb, .rpm, the image, the bill of
-# materials, checksums. The same commit gives the same bytes.
-# usage: release/build.sh   (VERSION and SOURCE_DATE_EPOCH are respected)
+# Makes a release, or parts of one, from the programs in dist/. The same source gives
+# the same bytes.
+# usage: release/build.sh VERSION [PART...]   (SOURCE_DATE_EPOCH is respected)
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
-cd "$root"
-PATH=$(tools/go.sh):$PATH
-export VERSION=${VERSION:-$(git describe --tags --always --dirty 2>/dev/null || echo dev)}
-export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
+PATH=$("$root/tools/go.sh"):$PATH
+SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$("$root/release/version.sh" --epoch)}
+export SOURCE_DATE_EPOCH
 umask 022
-rm -rf dist
-mkdir dist
-make --no-print-directory cross VERSION="$VERSION"
-# A package's version is a number: what is not one counts as before the first release.
-number=${VERSION#v}
-[[ $number =~ ^[0-9]+\. ]] || number=0.0.0~$number
-cd release
-go run . "$root/dist" "$number" "$root"
+cd "$root/release"
+GOFLAGS=-buildvcs=false go run . "$root" "$root/dist" "$@"

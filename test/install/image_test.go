@@ -9,13 +9,13 @@ import (
 	"github.com/cni-none/cni-none/test/internal/harness"
 )
 
-// TestImage runs the release's image, where there is one (release/build.sh), on
+// TestImage runs the release's image, where there is one (make image), on
 // containerd: it is one that a runtime takes, and needs nothing else in it.
 func TestImage(t *testing.T) {
 	t.Parallel()
-	data, err := os.ReadFile(harness.Repo("dist/none-install-image.oci.tar"))
+	data, err := os.ReadFile(harness.Repo("dist/cni-none-image.oci.tar"))
 	if err != nil {
-		harness.Skip(t, "release/build.sh has not been run: %v", err)
+		harness.Skip(t, "make image has not been run: %v", err)
 	}
 	t.Cleanup(func() { // the control group that containerd makes for its namespace
 		groups, _ := filepath.Glob("/sys/fs/cgroup/*/cn-install")
