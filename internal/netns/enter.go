@@ -79,5 +79,5 @@ func onThread(enter, fn func() error) error {
 }
 
 func setns(fd int) error {
-	return retry(func() error { return unix.Setns(fd, unix.CLONE_NEWNET) })
+	return Retry(func() error { return unix.Setns(fd, unix.CLONE_NEWNET) })
 }

@@ -58,7 +58,7 @@ func Open(path string) (*NS, error) {
 // Errors: [ErrNotNetns], [*os.SyscallError].
 func FromFD(name int) (*NS, error) {
 	var fs unix.Statfs_t
-	if err := retry(func() error { return unix.Fstatfs(name, &fs) }); err != nil {
+	if err := Retry(func() error { return unix.Fstatfs(name, &fs) }); err != nil {
 		return nil, os.NewSyscallError("fstatfs", err)
 	}
 	if fs.Type != unix.NSFS_MAGIC {
@@ -79,7 +79,7 @@ func FromFD(name int) (*NS, error) {
 // verify asks the kernel for the kind of namespace, since nsfs holds every kind
 // (ioctl_ns(2)), and for its identity.
 func (n *NS) verify() error {
-	kind, err := retryInt(func() (int, error) { return unix.IoctlRetInt(n.fd, unix.NS_GET_NSTYPE) })
+	kind, err := RetryInt(func() (int, error) { return unix.IoctlRetInt(n.fd, unix.NS_GET_NSTYPE) })
 	if err != nil {
 		return os.NewSyscallError("ioctl NS_GET_NSTYPE", err)
 	}
@@ -87,7 +87,7 @@ func (n *NS) verify() error {
 		return fmt.Errorf("%w but another kind", ErrNotNetns)
 	}
 	var st unix.Stat_t
-	if err := retry(func() error { return unix.Fstat(n.fd, &st) }); err != nil {
+	if err := Retry(func() error { return unix.Fstat(n.fd, &st) }); err != nil {
 		return os.NewSyscallError("fstat", err)
 	}
 	n.id = ID{uint64(st.Dev), st.Ino}
@@ -100,7 +100,7 @@ func (n *NS) verify() error {
 // Errors: [*os.SyscallError].
 func IDOf(path string) (ID, error) {
 	var st unix.Stat_t
-	if err := retry(func() error { return unix.Stat(path, &st) }); err != nil {
+	if err := Retry(func() error { return unix.Stat(path, &st) }); err != nil {
 		return ID{}, os.NewSyscallError("stat "+path, err)
 	}
 	return ID{uint64(st.Dev), st.Ino}, nil
@@ -116,11 +116,11 @@ func (n *NS) FD() int { return n.fd }
 func (n *NS) Close() error { return unix.Close(n.fd) }
 
 func open(path string, flags int) (int, error) {
-	return retryInt(func() (int, error) { return unix.Open(path, flags|unix.O_CLOEXEC, 0) })
+	return RetryInt(func() (int, error) { return unix.Open(path, flags|unix.O_CLOEXEC, 0) })
 }
 
-// retry repeats a system call that a signal interrupted (signal(7)).
-func retry(call func() error) error {
+// Retry repeats a system call that a signal interrupted (signal(7)).
+func Retry(call func() error) error {
 	for {
 		if err := call(); !errors.Is(err, unix.EINTR) {
 			return err
@@ -128,8 +128,9 @@ func retry(call func() error) error {
 	}
 }
 
-func retryInt(call func() (int, error)) (int, error) {
+// RetryInt is Retry for a call that returns a number.
+func RetryInt(call func() (int, error)) (int, error) {
 	var v int
-	err := retry(func() (err error) { v, err = call(); return err })
+	err := Retry(func() (err error) { v, err = call(); return err })
 	return v, err
 }

@@ -10,6 +10,8 @@ import (
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"github.com/cni-none/cni-none/internal/netns"
 )
 
 // conn is a NETLINK_ROUTE socket. It stays in the namespace that it was opened
@@ -49,7 +51,7 @@ var errInterrupted = errors.New("netlink dump interrupted")
 
 // dialCurrent opens a conn in the namespace of the calling thread.
 func dialCurrent(path string) (*conn, error) {
-	fd, err := retryInt(func() (int, error) {
+	fd, err := netns.RetryInt(func() (int, error) {
 		return unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
 	})
 	if err != nil {
@@ -58,7 +60,7 @@ func dialCurrent(path string) (*conn, error) {
 	// A process with CAP_NET_ADMIN here may send to any netlink port (netlink(7)). The
 	// kernel delivers to a connected one only what comes from its peer
 	// (af_netlink.c, netlink_getsockbyportid).
-	if err := retry(func() error { return unix.Connect(fd, kernel()) }); err != nil {
+	if err := netns.Retry(func() error { return unix.Connect(fd, kernel()) }); err != nil {
 		unix.Close(fd)
 		return nil, &OpError{"connect a netlink socket", path, err}
 	}
@@ -127,7 +129,7 @@ func (c *conn) exchange(req *nl.NetlinkRequest) ([]message, error) {
 	c.seq++
 	req.Seq = c.seq
 	request := req.Serialize()
-	if err := retry(func() error { return unix.Sendto(c.fd, request, 0, kernel()) }); err != nil {
+	if err := netns.Retry(func() error { return unix.Sendto(c.fd, request, 0, kernel()) }); err != nil {
 		return nil, err
 	}
 	answer := answer{seq: c.seq}
@@ -186,7 +188,7 @@ func (c *conn) receive() ([]byte, error) {
 		}
 		var from unix.Sockaddr
 		// MSG_TRUNC makes recvfrom return the true length of what did not fit.
-		n, err := retryInt(func() (n int, err error) {
+		n, err := netns.RetryInt(func() (n int, err error) {
 			n, from, err = unix.Recvfrom(c.fd, c.free, unix.MSG_TRUNC)
 			return n, err
 		})

@@ -94,18 +94,3 @@ func (n *Netns) dial() (c *conn, err error) {
 	err = n.ns.Do(func() (err error) { c, err = dialCurrent(n.path); return err })
 	return c, about(n.path, err)
 }
-
-// retry repeats a system call that a signal interrupted (signal(7)).
-func retry(call func() error) error {
-	for {
-		if err := call(); !errors.Is(err, unix.EINTR) {
-			return err
-		}
-	}
-}
-
-func retryInt(call func() (int, error)) (int, error) {
-	var v int
-	err := retry(func() (err error) { v, err = call(); return err })
-	return v, err
-}
