@@ -23,6 +23,7 @@ type bench struct {
 	Execs      []Exec
 	Namespaces []Crowd
 	Callers    []Throughput
+	Looks      []Look
 }
 
 // The programs, by the name of their binary. The first is ours.

@@ -27,15 +27,17 @@ import (
 )
 
 type options struct {
-	rounds     int
-	blocks     int
-	namespaces []int
-	nsRounds   int
-	callers    []int
-	pairs      int
-	bin, out   string
-	other      string
-	skip       string
+	rounds      int
+	blocks      int
+	namespaces  []int
+	nsRounds    int
+	callers     []int
+	pairs       int
+	audited     []int
+	auditRounds int
+	bin, out    string
+	other       string
+	skip        string
 }
 
 func main() {
@@ -47,23 +49,28 @@ func main() {
 
 func run() error {
 	var o options
-	var namespaces, callers string
+	var namespaces, callers, audited string
 	flag.IntVar(&o.rounds, "rounds", 300, "execs of every program and command")
 	flag.IntVar(&o.blocks, "blocks", 10, "how often every binary is copied anew, so that no layout in the page cache decides")
 	flag.StringVar(&namespaces, "namespaces", "1,100,1000,4000", "numbers of living namespaces")
 	flag.IntVar(&o.nsRounds, "ns-rounds", 100, "ADDs at each number of namespaces and visit, two visits each")
 	flag.StringVar(&callers, "callers", "1,2,8,32,128", "numbers of parallel callers")
 	flag.IntVar(&o.pairs, "pairs", 384, "pairs of ADD and DEL at each number of callers")
-	flag.StringVar(&o.bin, "bin", "", "folder with none, cniplugins/, bench-empty, bench-floor and bench-peak")
+	flag.StringVar(&audited, "audited", "1,250,1000,2000", "numbers of containers for none-audit to list")
+	flag.IntVar(&o.auditRounds, "audit-rounds", 20, "lists at each number of containers")
+	flag.StringVar(&o.bin, "bin", "", "folder with none, none-audit, cniplugins/, bench-empty, bench-floor and bench-peak")
 	flag.StringVar(&o.out, "out", "", "folder for results.json, table.md and performance.svg")
 	flag.StringVar(&o.other, "other", "", "another build of the plugin, to measure among the rest")
-	flag.StringVar(&o.skip, "skip", "", "parts to leave out: exec, namespaces, callers (comma separated)")
+	flag.StringVar(&o.skip, "skip", "", "parts to leave out: exec, namespaces, callers, audit (comma separated)")
 	flag.Parse()
 	var err error
 	if o.namespaces, err = numbers(namespaces); err != nil {
 		return err
 	}
 	if o.callers, err = numbers(callers); err != nil {
+		return err
+	}
+	if o.audited, err = numbers(audited); err != nil {
 		return err
 	}
 	if o.bin == "" || o.out == "" {
@@ -132,6 +139,7 @@ func measure(o options, dir string) error {
 		{"exec", b.execs},
 		{"namespaces", b.crowd},
 		{"callers", b.parallel},
+		{"audit", b.looks},
 	} {
 		if slices.Contains(skip, part.name) {
 			continue

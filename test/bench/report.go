@@ -162,6 +162,7 @@ func (b *bench) writeTable(file string) error {
 	b.execTable(&w)
 	b.crowdTable(&w)
 	b.callerTable(&w)
+	b.lookTable(&w)
 	if _, err := os.Stdout.Write(w.Bytes()); err != nil {
 		return err
 	}

@@ -11,7 +11,7 @@ PATH=$("$root/tools/go.sh"):$PATH
 options=() docs= containerd=yes
 for o in "$@"; do
 	case $o in
-	--quick) containerd= options+=(-rounds 20 -blocks 2 -namespaces 1,50 -ns-rounds 10 -callers 1,8 -pairs 24) ;;
+	--quick) containerd= options+=(-rounds 20 -blocks 2 -namespaces 1,50 -ns-rounds 10 -callers 1,8 -pairs 24 -audited 1,50 -audit-rounds 3) ;;
 	--docs) docs=yes ;;
 	--no-containerd) containerd= ;;
 	*) options+=("$o") ;;
