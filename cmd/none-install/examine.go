@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/cni-none/cni-none/cmd/none-install/containerd"
@@ -18,7 +20,15 @@ type examination struct {
 	engine *containerd.Engine // nil where none was found
 }
 
+// bad is a reason that is about every handler.
 func (x *examination) bad(format string, args ...any) {
+	x.sound = nil
+	x.Reasons = append(x.Reasons, fmt.Sprintf(format, args...))
+}
+
+// badHandler is a reason that is about one.
+func (x *examination) badHandler(handler, format string, args ...any) {
+	x.sound = without(x.sound, []string{handler})
 	x.Reasons = append(x.Reasons, fmt.Sprintf(format, args...))
 }
 
@@ -48,7 +58,7 @@ func (in *installer) examine(ctx context.Context) *examination {
 		x.State = notInstalled
 		return x
 	}
-	x.report.Version, x.Handlers = x.state.Version, x.state.handlers()
+	x.report.Version, x.Handlers, x.sound = x.state.Version, x.state.Handlers.names(), x.state.Handlers.names()
 	x.files()
 	if x.engine, err = in.find(ctx, x.state); err != nil {
 		x.bad("%v", err)
@@ -76,7 +86,14 @@ func (x *examination) files() {
 	if x.state.Phase != complete {
 		x.bad("a run was interrupted while %s: run install or uninstall again", x.state.Phase)
 	}
-	if s, err := fileSum(conflist); err != nil || s != sum(x.conflist) {
+	if wanted := x.wanted(x.state); !maps.Equal(wanted, x.state.Handlers) {
+		x.Reasons = append(x.Reasons, fmt.Sprintf("the handlers are %s, and are to be %s", x.state.Handlers, wanted))
+		x.sound = slices.DeleteFunc(x.sound, func(h string) bool { base, ok := wanted[h]; return !ok || base != x.state.Handlers[h] })
+	}
+	network, err := x.network(x.state)
+	if err != nil {
+		x.bad("%v", err)
+	} else if s, err := fileSum(conflist); err != nil || s != sum(network) {
 		x.bad("%s is not the one of this version (%v)", conflist, orMissing(s, err))
 	}
 	if err := checkConfDir(); err != nil {
@@ -90,11 +107,11 @@ func (x *examination) disk(disk *containerd.DiskConfig) {
 	for _, h := range x.Handlers {
 		base := disk.Base(x.state.Handlers[h])
 		if !disk.HasHandler(h) {
-			x.bad("containerd's config has no handler %q", h)
+			x.badHandler(h, "containerd's config has no handler %q", h)
 			continue
 		}
 		for _, text := range disk.Deviates(h, base, confDir) {
-			x.bad("handler %q is not %q with a CNI directory (was, is): %s", h, base, text)
+			x.badHandler(h, "handler %q is not %q with a CNI directory (was, is): %s", h, base, text)
 		}
 	}
 }
@@ -106,20 +123,24 @@ func (x *examination) live(ctx context.Context, disk *containerd.DiskConfig) {
 		x.bad("%v", err)
 		return
 	}
-	if err := live.Lacks(x.Handlers, confDir); err != nil {
-		x.State = pendingRestart
-		x.bad("%v", err)
-		return
-	}
 	x.checkPlugin(live.BinDirs)
 	for _, h := range x.Handlers {
+		if err := live.Lacks([]string{h}, confDir); err != nil {
+			x.State = pendingRestart
+			x.badHandler(h, "%v", err)
+			continue
+		}
 		if !live.Copied(h, disk.Base(x.state.Handlers[h])) {
 			x.State = pendingRestart
-			x.bad("containerd has loaded another %q than its config says", h)
+			x.badHandler(h, "containerd has loaded another %q than its config says", h)
 		}
 		if s, ok := live.Info["lastCNILoadStatus."+h]; ok && s != "OK" {
-			x.bad("containerd could not load %s: %s", conflist, s)
+			x.badHandler(h, "containerd could not load %s: %s", conflist, s)
 		}
+	}
+	if err := live.Has(without(live.With(confDir), slices.Concat(x.Handlers, disk.With(confDir)))); err != nil {
+		x.State = pendingRestart
+		x.Reasons = append(x.Reasons, err.Error())
 	}
 	if len(x.Reasons) == 0 {
 		x.State = installed
@@ -144,7 +165,11 @@ func (x *examination) checkPlugin(dirs []string) {
 		if s == "" && err == nil {
 			continue
 		}
-		if s != sum(x.plugin) {
+		want := x.state.Plugin
+		if x.plugin != nil {
+			want = sum(x.plugin)
+		}
+		if s != want {
 			x.bad("%s is not the plugin of this version (%v)", path, orMissing(s, err))
 		} else if st, err := os.Stat(path); err == nil && st.Mode()&0o111 == 0 {
 			x.bad("%s is not executable", path)

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/cni-none/cni-none/cmd/none-install/containerd"
+	"github.com/cni-none/cni-none/conf"
 )
 
 // installation is one install: everything that was decided before anything is
@@ -20,10 +21,13 @@ type installation struct {
 	engine     *containerd.Engine
 	service    *containerd.Service // nil: no restart
 	plan       *containerd.Plan
-	old        *state // nil: a fresh one
-	state      *state // what it is going to be
+	old        *state   // nil: a fresh one
+	state      *state   // what it is going to be
+	dropped    []string // handlers that go
+	others     []string // handlers with our directory that are not ours
 	pluginPath string
-	fresh      bool // no process has ever had a handler of ours: what fails goes as a whole
+	network    []byte // the conflist
+	fresh      bool   // no process has ever had a handler of ours: what fails goes as a whole
 }
 
 // install puts plugin, conflist and handler on the node, or brings them up to
@@ -51,11 +55,16 @@ func (in *installer) install(ctx context.Context) error {
 
 // decide makes the plan, and refuses what cannot be done.
 func (i *installation) decide(ctx context.Context) error {
-	if i.baseHandler != "" {
-		i.state.Handlers["airgap-"+i.baseHandler] = i.baseHandler
-	} else if len(i.state.Handlers) == 0 {
-		i.state.Handlers["airgap"] = ""
+	var err error
+	if i.network, err = i.installer.network(i.old); err != nil {
+		return err
 	}
+	if err := checkPayload(ctx, i.plugin, i.network); err != nil {
+		return err
+	}
+	i.state.Plugin, i.state.Conflist = sum(i.plugin), remembered(i.network)
+	i.dropped = i.state.dropped(i.wanted(i.old))
+	i.state.Handlers = i.wanted(i.old)
 	files, err := i.engine.Files()
 	if err != nil {
 		return err
@@ -64,9 +73,16 @@ func (i *installation) decide(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	want := containerd.Want{Handlers: i.state.Handlers, ConfDir: confDir, Whole: i.state.whole()}
+	i.others = without(before.With(confDir), i.old.clone().Handlers.names())
+	if err := i.refuseDrop(ctx); err != nil {
+		return err
+	}
+	want := containerd.Want{Handlers: i.state.Handlers, Drop: i.dropped, ConfDir: confDir, Whole: i.state.whole(), Shipped: [][]byte{conf.Handler1, conf.Handler2}}
 	if i.plan, err = containerd.PlanInstall(files, before, want); err != nil {
 		return err
+	}
+	if old := i.state.Target; old != "" && old != i.plan.Target.Path {
+		i.state.Leftover = old
 	}
 	i.state.Target, i.state.Whole = i.plan.Target.Path, i.plan.Whole
 	i.state.Containerd, i.state.Config = i.engine.Program, i.engine.Config
@@ -80,6 +96,17 @@ func (i *installation) decide(ctx context.Context) error {
 		return err
 	}
 	return i.engine.Preview(ctx, i.plan)
+}
+
+// refuseDrop refuses to take a handler away that pods still have.
+func (i *installation) refuseDrop(ctx context.Context) error {
+	switch {
+	case len(i.dropped) == 0:
+		return nil
+	case !i.engine.Running():
+		return fmt.Errorf("the runtime is not running, so it cannot say whether pods of the handler %s exist; start it first", strings.Join(i.dropped, ", "))
+	}
+	return refuseSandboxes(ctx, i.engine, i.dropped)
 }
 
 // choosePluginPath takes the first of containerd's plugin directories that exists,
@@ -100,8 +127,11 @@ func choosePluginPath(dirs []string) (string, error) {
 
 // checkForeign refuses to replace a program of that name that is not ours.
 func (i *installation) checkForeign() error {
-	s, err := fileSum(i.pluginPath)
-	if err != nil || s == "" || s == sum(i.plugin) || slices.Contains(i.state.Files, i.pluginPath) {
+	there, err := os.ReadFile(i.pluginPath)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil || isPlugin(there) || slices.Contains(i.state.Files, i.pluginPath) {
 		return err
 	}
 	return fmt.Errorf("%s is there already, is another program, and none-install did not put it there; remove it first", i.pluginPath)
@@ -126,7 +156,7 @@ func checkConfDir() error {
 // describe says what would be done.
 func (i *installation) describe() {
 	i.logf("would write %s (%d bytes)", i.pluginPath, len(i.plugin))
-	i.logf("would write %s:\n%s", conflist, i.conflist)
+	i.logf("would write %s:\n%s", conflist, i.network)
 	if i.plan.Unchanged() {
 		i.logf("%s already has the handlers %s", i.plan.Target.Path, strings.Join(i.plan.Handlers, ", "))
 		return
@@ -136,7 +166,7 @@ func (i *installation) describe() {
 
 // carryOut makes the change and, where that is asked for, restarts the runtime.
 func (i *installation) carryOut(ctx context.Context) error {
-	lacks := func(l *containerd.LiveConfig) error { return l.Lacks(i.plan.Handlers, confDir) }
+	lacks := func(l *containerd.LiveConfig) error { return differs(l, i.plan.Handlers, i.others) }
 	missing, err := i.missing(ctx, lacks)
 	if err != nil {
 		return err
@@ -151,18 +181,46 @@ func (i *installation) carryOut(ctx context.Context) error {
 	switch {
 	case !i.engine.Running():
 		i.logf("the runtime is not running: it will have the handler when it starts")
-	case !missing:
-	case i.service == nil:
+	case missing && i.service == nil:
 		i.logf("pending-restart: containerd has not loaded the handler; restart it when it suits you (running pods keep running), then run `none-install verify`")
+	case missing:
+		return i.restartInto(ctx, &t, lacks)
 	default:
-		if err := t.run(restartRuntime(ctx, i.service, lacks)); err != nil {
-			i.logf("the runtime did not come back with the handler")
-			return i.goAsWhole(err)
-		}
-		i.logf("the runtime runs again (process %d) and has the handler", i.engine.PID())
+		return nil
 	}
-	t.commit()
+	return errPending
+}
+
+// restartInto restarts the runtime, which then has the handlers, or takes back
+// what the transaction has done.
+func (i *installation) restartInto(ctx context.Context, t *transaction, lacks func(*containerd.LiveConfig) error) error {
+	end, err := i.mayRestart(ctx)
+	if err != nil {
+		return err // the files stay: it is done later
+	}
+	err = t.run(restartRuntime(ctx, i.service, lacks))
+	if eerr := end(err); eerr != nil {
+		i.logf("%v", eerr)
+	}
+	if err != nil {
+		i.logf("the runtime did not come back with the handler")
+		return i.goAsWhole(err)
+	}
+	i.logf("the runtime runs again (process %d) and has the handler", i.engine.PID())
 	return nil
+}
+
+// differs says what is loaded, or not loaded, that is not as it is to be. others
+// are handlers with our directory that are not ours.
+func differs(l *containerd.LiveConfig, wanted, others []string) error {
+	if err := l.Lacks(wanted, confDir); err != nil {
+		return err
+	}
+	return l.Has(without(l.With(confDir), slices.Concat(wanted, others)))
+}
+
+func without(names, those []string) []string {
+	return slices.DeleteFunc(names, func(n string) bool { return slices.Contains(those, n) })
 }
 
 // missing asks the runtime whether it lacks a handler, and makes ready for a restart.
@@ -174,7 +232,7 @@ func (i *installation) missing(ctx context.Context, lacks func(*containerd.LiveC
 	if err != nil || lacks(live) == nil {
 		return false, err
 	}
-	i.fresh = live.Has(i.plan.Handlers) == nil
+	i.fresh = live.Has(slices.Concat(i.plan.Handlers, i.dropped)) == nil
 	if i.restart {
 		i.service, err = i.engine.Service(i.restartCommand, i.timeout, i.logf)
 	}
@@ -197,12 +255,13 @@ func (i *installation) steps(ctx context.Context) []step {
 	}
 	return append(steps,
 		makeDir(confDir),
-		i.writeFile(conflist, i.conflist, 0o644),
+		i.writeFile(conflist, i.network, 0o644),
 		makeDir(binDir),
 		i.writeFile(i.pluginPath, i.plugin, 0o755),
 		makeDir(targetDir),
 		i.serve(ctx, i.service, i.engine, i.plan, i.withoutHandlers),
 		i.editConfig(ctx, i.engine, i.plan, fmt.Sprintf("wrote %s: handler %s", i.plan.Target.Path, strings.Join(i.plan.Handlers, ", "))),
+		step{"take our block out of a file that containerd reads no more", i.clearLeftover},
 		step{"note that it is complete", i.saveComplete},
 	)
 }
@@ -243,11 +302,24 @@ func (i *installation) saveState() (func() error, error) {
 	return undo, i.state.save()
 }
 
+// clearLeftover: the main config imports another directory now.
+func (i *installation) clearLeftover() (func() error, error) {
+	if i.state.Leftover == "" {
+		return nil, nil
+	}
+	f, err := containerd.ReadFile(i.state.Leftover)
+	if err != nil || !f.Block {
+		return nil, err
+	}
+	i.logf("took the handler out of %s, which containerd does not read any more", f.Path)
+	return func() error { return writeConfig(f.Path, f.Text, true) }, writeConfig(f.Path, f.Rest, len(f.Rest) > 0)
+}
+
 func (i *installation) saveComplete() (func() error, error) {
 	if i.state.Phase == complete {
 		return nil, nil
 	}
-	i.state.Phase = complete
+	i.state.Phase, i.state.Leftover = complete, ""
 	return nil, i.state.save()
 }
 

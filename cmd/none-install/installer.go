@@ -16,15 +16,19 @@ import (
 // installer is what is to be on the node, and where the node's runtime is. It
 // does not change once it is made.
 type installer struct {
-	version          string
-	plugin, conflist []byte
-	baseHandler      string
-	where            containerd.Where
-	restart          bool
-	restartCommand   string
-	timeout          time.Duration
-	dryRun           bool
-	logf             func(format string, args ...any)
+	version        string
+	plugin         []byte
+	conflist       []byte   // asked for; nil: network says which
+	placeholder    string   // asked for
+	handlers       handlers // asked for; none: those that are there
+	baseHandler    string
+	where          containerd.Where
+	restart        bool
+	restartCommand string
+	timeout        time.Duration
+	permit         func(context.Context) (end func(error) error, err error) // asked before a restart; nil: it may
+	dryRun         bool
+	logf           func(format string, args ...any)
 }
 
 // find finds the runtime, st being what is known from before.
@@ -150,6 +154,14 @@ func restartRuntime(ctx context.Context, s *containerd.Service, ok func(*contain
 	return step{"restart the runtime", func() (func() error, error) { return nil, s.Restart(ctx, ok) }}
 }
 
+// mayRestart asks for permission. What it returns is called with the restart's end.
+func (in *installer) mayRestart(ctx context.Context) (end func(error) error, err error) {
+	if in.permit == nil {
+		return func(error) error { return nil }, nil
+	}
+	return in.permit(ctx)
+}
+
 // removeTemporary removes what a run that was killed has left beside files.
 func removeTemporary(files ...string) error {
 	for _, f := range files {
@@ -177,8 +189,10 @@ func (in *installer) clear(st *state) error {
 	for _, d := range dirs {
 		_ = os.Remove(d) // something else may be in it by now
 	}
-	if err := remove(stateFile); err != nil {
-		return err
+	for _, f := range []string{trialFile, stateFile} {
+		if err := remove(f); err != nil {
+			return err
+		}
 	}
 	_ = os.Remove(stateDir)
 	return nil

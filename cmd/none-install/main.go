@@ -1,6 +1,6 @@
 // Command none-install puts the none plugin on a Kubernetes node whose container
 // runtime is containerd: the plugin, a network config in a directory of its own,
-// and a runtime handler that uses it. It proves with containerd's own reading of
+// and runtime handlers that use it. It proves with containerd's own reading of
 // its config that nothing else changes, and it takes everything back again.
 //
 // It never restarts the runtime unless it is told to, never writes below the CRI
@@ -20,143 +20,117 @@ import (
 	"path/filepath"
 	"runtime"
 	"syscall"
-	"time"
 
-	"github.com/cni-none/cni-none/cmd/none-install/containerd"
-	"github.com/cni-none/cni-none/conf"
+	"github.com/cni-none/cni-none/internal/cli"
 	"golang.org/x/sys/unix"
 )
 
 // version is set when it is built: -ldflags '-X main.version=...'.
 var version = "dev"
 
-const usage = `none-install puts the none network plugin on a containerd node, and takes it off.
-
-usage: none-install COMMAND [flags]
-
-  install    the plugin, its config and the runtime handler; a rerun updates them
-  verify     look at everything, run a sandbox of the handler and look inside it
-  status     look at everything, change nothing
-  uninstall  take it all back; refuses while hermetic pods exist
-  run        install, verify and keep watching: what the DaemonSet runs
-  version    print the version
-
-Exit status: 0 done (status, verify: in order), 1 refused or failed, 2 wrong usage,
-3 a restart of the runtime is missing, 4 not installed.
-
-flags:
-`
-
-// options are the flags as they were given.
-type options struct {
-	root, baseHandler, endpoint, containerd, config string
-	pluginPath, conflistPath, restartCommand        string
-	restart, dryRun, asJSON, remove                 bool
-	timeout, interval                               time.Duration
-}
-
-func (o *options) flags(stderr io.Writer) *flag.FlagSet {
-	fl := flag.NewFlagSet("none-install", flag.ContinueOnError)
-	fl.SetOutput(stderr)
-	fl.Usage = func() {
-		fmt.Fprint(stderr, usage)
-		fl.PrintDefaults()
-	}
-	fl.StringVar(&o.root, "root", "/", "the node's root directory, where that is not our own")
-	fl.StringVar(&o.baseHandler, "base-handler", "", "add a handler airgap-NAME, a copy of this one, instead of airgap, a copy of the default")
-	fl.StringVar(&o.endpoint, "endpoint", "", "the runtime's CRI socket (default: the usual places)")
-	fl.StringVar(&o.containerd, "containerd", "", "the containerd program (default: the one that listens on the socket)")
-	fl.StringVar(&o.config, "config", "", "containerd's config file (default: the one that the running containerd was given)")
-	fl.StringVar(&o.pluginPath, "plugin", "", "the plugin to install (default: the file none beside this program)")
-	fl.StringVar(&o.conflistPath, "conflist", "", "the network config to install (default: built in)")
-	fl.BoolVar(&o.restart, "restart", false, "restart the runtime, wait for it, and put everything back if it does not come back")
-	fl.StringVar(&o.restartCommand, "restart-command", "", "how to restart it, without a shell (default: systemctl restart of its unit)")
-	fl.BoolVar(&o.dryRun, "dry-run", false, "say what would be done, and do nothing")
-	fl.BoolVar(&o.asJSON, "json", false, "status, verify: print JSON")
-	fl.DurationVar(&o.timeout, "timeout", 2*time.Minute, "how long to wait for the runtime after a restart")
-	fl.BoolVar(&o.remove, "remove", false, "run: uninstall instead, as soon as that is possible")
-	fl.DurationVar(&o.interval, "interval", time.Minute, "run: how often to look again")
-	return fl
-}
-
 // The main goroutine keeps the first thread, so that every file operation comes
 // from one thread: a tracer that stops it at the n-th one stops it at the same
 // place every time.
 func init() { runtime.LockOSThread() }
 
-func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
-
-func run(args []string, stdout, stderr io.Writer) int {
-	o := &options{}
-	fl := o.flags(stderr)
-	if len(args) == 0 || args[0] == "help" || args[0] == "-h" || args[0] == "--help" {
-		fl.Usage()
-		return 2
-	}
-	name := args[0]
-	if err := fl.Parse(args[1:]); err != nil {
-		return 2
-	}
-	if fl.NArg() > 0 {
-		fmt.Fprintf(stderr, "none-install: unexpected argument %q\n", fl.Arg(0))
-		return 2
-	}
-	if name == "version" {
-		fmt.Fprintln(stdout, version)
-		return 0
-	}
-	c, ok := commands[name]
-	if !ok {
-		fmt.Fprintf(stderr, "none-install: unknown command %q\n", name)
-		return 2
-	}
+func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	err := c.start(ctx, o, stdout)
-	var state nodeState
-	switch {
-	case err == nil:
-		return 0
-	case errors.As(err, &state):
-		return state.exit() // it has been said
-	}
-	fmt.Fprintf(stderr, "none-install %s: %v\n", name, err)
-	return 1
+	os.Exit(program().Main(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
+
+func program() *cli.Program {
+	return &cli.Program{
+		Name: "none-install", Version: version,
+		Summary: "put the none network plugin on a containerd node, and take it off",
+		Description: "The plugin, its config and a runtime handler that uses it. containerd's own reading of\n" +
+			"its config is compared before and after: nothing but the handlers changes.",
+		Commands: []cli.Command{
+			{Name: "install", Summary: "the plugin, its config and the runtime handlers; a rerun updates them", Setup: setup(install)},
+			{Name: "verify", Summary: "look at everything, run a sandbox of each handler and look inside it", Setup: setup(verify)},
+			{Name: "status", Summary: "look at everything, change nothing", Setup: setup(status)},
+			{Name: "uninstall", Summary: "take it all back; refuses while hermetic pods exist", Setup: setup(uninstall)},
+			{Name: "run", Summary: "install, verify and keep watching: what the DaemonSet runs", Setup: setup(runDaemon)},
+			{Name: "relay", Args: "SOCKET -- PROGRAM [ARG]...", Summary: "run a program whose output goes to the socket of run", Setup: setupRelay},
+		},
+		Status: []cli.Term{
+			{Name: "0", Text: "done; status, verify: in order"},
+			{Name: "1", Text: "refused or failed; status, verify: not in order"},
+			{Name: "2", Text: "wrong usage"},
+			{Name: "3", Text: "a restart of the runtime is missing, and nothing else"},
+			{Name: "4", Text: "status, verify: not installed"},
+		},
+		Files: []cli.Term{
+			{Name: conflist, Text: "the network of the handlers' pods"},
+			{Name: stateDir, Text: "what was done, and a copy of containerd's config as it was"},
+			{Name: lockFile, Text: "keeps two runs apart"},
+		},
+		SeeAlso: "none-audit(8)",
+	}
+}
+
+// command is one of them, by the flags that it has.
+type command struct {
+	name     string
+	unlocked bool // it changes nothing, or locks by itself
+	flags    func(*options, *flag.FlagSet)
+	run      func(context.Context, *job) error
+}
+
+var (
+	install = command{name: "install", flags: (*options).installFlags, run: func(ctx context.Context, j *job) error { return j.installer.install(ctx) }}
+	verify  = command{name: "verify", flags: (*options).lookFlags, run: func(ctx context.Context, j *job) error { return j.print(j.installer.verify(ctx)) }}
+	status  = command{name: "status", flags: (*options).lookFlags, unlocked: true, run: func(ctx context.Context, j *job) error { return j.print(j.installer.status(ctx)) }}
+
+	uninstall = command{name: "uninstall", flags: (*options).changeFlags, run: func(ctx context.Context, j *job) error { return j.installer.uninstall(ctx) }}
+	runDaemon = command{name: "run", flags: (*options).daemonFlags, unlocked: true, run: func(ctx context.Context, j *job) error { return j.daemon(ctx) }}
+)
 
 // job is what a command works with.
 type job struct {
 	*options
 	*installer
-	node   *kubeNode
-	stdout io.Writer
+	cluster *cluster // nil outside of one
+	stdout  io.Writer
 }
 
-type command struct {
-	run      func(context.Context, *job) error
-	unlocked bool // it changes nothing, or locks by itself
-	bare     bool // it needs no plugin beside it
-}
-
-var commands = map[string]command{
-	"install":   {run: func(ctx context.Context, j *job) error { return j.install(ctx) }},
-	"verify":    {run: func(ctx context.Context, j *job) error { return j.print(j.verify(ctx)) }},
-	"status":    {run: func(ctx context.Context, j *job) error { return j.print(j.status(ctx)) }, unlocked: true},
-	"uninstall": {run: func(ctx context.Context, j *job) error { return uninstallNode(ctx, j.installer, j.node) }, bare: true},
-	"run": {run: func(ctx context.Context, j *job) error {
-		w := &watcher{installer: j.installer, node: j.node, remove: j.options.remove, interval: j.interval}
-		return w.run(ctx)
-	}, unlocked: true},
+func setup(c command) func(*flag.FlagSet) cli.Run {
+	return func(fl *flag.FlagSet) cli.Run {
+		o := &options{handlers: handlers{}}
+		o.whereFlags(fl)
+		c.flags(o, fl)
+		return func(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+			if len(args) > 0 {
+				fmt.Fprintf(stderr, "none-install %s: unexpected argument %q\n", c.name, args[0])
+				return cli.StatusUsage
+			}
+			err := c.start(ctx, o, stdout)
+			var state nodeState
+			switch {
+			case err == nil:
+				return 0
+			case errors.As(err, &state):
+				return state.exit() // it has been said
+			}
+			fmt.Fprintf(stderr, "none-install %s: %v\n", c.name, err)
+			return 1
+		}
+	}
 }
 
 func (c command) start(ctx context.Context, o *options, stdout io.Writer) error {
-	in, err := o.installer(stdout, c.bare)
+	if os.Geteuid() != 0 {
+		return errors.New("it looks at containerd's process and socket and writes the node's files: run it as root")
+	}
+	in, err := o.installer(c.name, stdout)
 	if err != nil {
 		return err
 	}
-	node, err := findNode()
-	if err != nil {
-		return err
+	j := &job{options: o, installer: in, stdout: stdout}
+	if c.name == runDaemon.name {
+		if err := j.beforeRoot(); err != nil {
+			return err
+		}
 	}
 	if err := enterRoot(o.root); err != nil {
 		return err
@@ -168,7 +142,7 @@ func (c command) start(ctx context.Context, o *options, stdout io.Writer) error 
 		}
 		defer unlock()
 	}
-	return c.run(ctx, &job{options: o, installer: in, node: node, stdout: stdout})
+	return c.run(ctx, j)
 }
 
 // print says the state, and ends with it where the node is not in order.
@@ -184,39 +158,6 @@ func (j *job) print(r report) error {
 		return nil
 	}
 	return r.State
-}
-
-// installer reads what is to be installed. That lies beside the program, so it is
-// read before the root changes.
-func (o *options) installer(stdout io.Writer, bare bool) (*installer, error) {
-	in := &installer{
-		version: version, conflist: conf.AirgapCRI, baseHandler: o.baseHandler,
-		where:   containerd.Where{Endpoint: o.endpoint, Program: o.containerd, Config: o.config},
-		restart: o.restart, restartCommand: o.restartCommand, timeout: o.timeout, dryRun: o.dryRun,
-		logf: func(format string, args ...any) { fmt.Fprintf(stdout, format+"\n", args...) },
-	}
-	plugin := o.pluginPath
-	if plugin == "" {
-		self, err := os.Executable()
-		if err != nil {
-			return nil, err
-		}
-		plugin = filepath.Join(filepath.Dir(self), "none")
-	}
-	var err error
-	if in.plugin, err = os.ReadFile(plugin); err != nil && !bare {
-		return nil, fmt.Errorf("read the plugin to install (--plugin): %w", err)
-	}
-	if o.conflistPath == "" {
-		return in, nil
-	}
-	if in.conflist, err = os.ReadFile(o.conflistPath); err != nil {
-		return nil, err
-	}
-	if !json.Valid(in.conflist) {
-		return nil, fmt.Errorf("%s is not JSON", o.conflistPath)
-	}
-	return in, nil
 }
 
 // enterRoot makes the node's root our own: links on the node resolve as on the

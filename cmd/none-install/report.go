@@ -13,13 +13,17 @@ const (
 	degraded       nodeState = "degraded"
 )
 
+// exitPending means, of every command, that a restart of the runtime is missing
+// and nothing else.
+const exitPending = 3
+
 // exit is the exit status of a command that found the node so.
 func (s nodeState) exit() int {
 	switch s {
 	case ready, installed:
 		return 0
 	case pendingRestart:
-		return 3
+		return exitPending
 	case notInstalled:
 		return 4
 	}
@@ -54,7 +58,10 @@ type report struct {
 	State    nodeState `json:"state"`
 	Version  string    `json:"version,omitempty"` // of the plugin that is installed
 	Handlers []string  `json:"handlers,omitempty"`
+	Ready    []string  `json:"ready,omitempty"` // the handlers of which a sandbox was tried
 	Reasons  []string  `json:"reasons,omitempty"`
+
+	sound []string // the handlers at which nothing is wrong
 }
 
 func (r report) String() string {

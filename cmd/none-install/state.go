@@ -13,8 +13,8 @@ import (
 
 // What none-install keeps on the node, besides the plugin and the handler.
 const (
-	confDir   = "/etc/cni/airgap.d" // of its own: the default directory is every pod's
-	conflist  = confDir + "/10-airgap.conflist"
+	confDir   = "/etc/cni/airgap.d"                 // of its own: the default directory is every pod's
+	conflist  = confDir + "/10-airgap-cri.conflist" // as by hand
 	stateDir  = "/var/lib/cni-none"
 	stateFile = stateDir + "/state.json"
 )
@@ -30,16 +30,19 @@ const (
 // deleted after everything else, so that a run that was killed at any point can
 // be completed or undone by the next one.
 type state struct {
-	Phase    string            `json:"phase"`
-	Version  string            `json:"version"`
-	Handlers map[string]string `json:"handlers"` // each with the handler that it is a copy of; "" is the default
-	Target   string            `json:"target"`   // the config file that holds them
+	Phase    string   `json:"phase"`
+	Version  string   `json:"version"`
+	Handlers handlers `json:"handlers"`
+	Target   string   `json:"target"`             // the config file that holds them
+	Plugin   string   `json:"plugin"`             // its sum
+	Conflist string   `json:"conflist,omitempty"` // where it is not the built-in one
 	// The program and the main config file of the containerd that was running.
 	Containerd string   `json:"containerd"`
 	Config     string   `json:"config"`
-	Whole      bool     `json:"whole"` // the whole file is ours: a drop-in, or a config where there was none
-	Files      []string `json:"files"` // the plugin, the conflist, backups
-	Dirs       []string `json:"dirs"`  // made for them
+	Whole      bool     `json:"whole"`              // the whole file is ours: a drop-in, or a config where there was none
+	Leftover   string   `json:"leftover,omitempty"` // an earlier target, until our block in it is gone
+	Files      []string `json:"files"`              // the plugin, the conflist, backups
+	Dirs       []string `json:"dirs"`               // made for them
 }
 
 // loadState returns nil where nothing is installed.
@@ -70,12 +73,12 @@ func (s *state) save() error {
 // clone is a copy that shares nothing; an empty state of nil.
 func (s *state) clone() *state {
 	if s == nil {
-		return &state{Handlers: map[string]string{}}
+		return &state{Handlers: handlers{}}
 	}
 	c := *s
 	c.Handlers = maps.Clone(s.Handlers)
 	if c.Handlers == nil {
-		c.Handlers = map[string]string{}
+		c.Handlers = handlers{}
 	}
 	c.Files, c.Dirs = slices.Clone(s.Files), slices.Clone(s.Dirs)
 	return &c
@@ -87,8 +90,6 @@ func (s *state) says(want *state, version string) bool {
 	w.Phase, w.Version = complete, version
 	return s != nil && reflect.DeepEqual(s.clone(), w)
 }
-
-func (s *state) handlers() []string { return slices.Sorted(maps.Keys(s.Handlers)) }
 
 func (s *state) whole() string {
 	if s.Whole {

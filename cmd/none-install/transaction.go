@@ -54,8 +54,5 @@ func (t *transaction) rollback(err error) error {
 	return err
 }
 
-// commit keeps what was done.
-func (t *transaction) commit() { t.done = nil }
-
 // changed says whether there is anything to take back.
 func (t *transaction) changed() bool { return len(t.done) > 0 }

@@ -3,11 +3,12 @@ package main
 import (
 	"context"
 	"crypto/rand"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/cni-none/cni-none/cmd/none-install/containerd"
@@ -23,13 +24,18 @@ func (in *installer) verify(ctx context.Context) report {
 		return x.report
 	}
 	x.State = ready
-	if err := sweep(ctx, x.engine); err != nil {
-		x.State = degraded
-		x.bad("%v", err)
-		return x.report
-	}
 	for _, h := range x.Handlers {
-		if err := trySandbox(ctx, x.engine, h); err != nil {
+		err := sweep(ctx, x.engine, x.Handlers)
+		if err == nil {
+			err = trySandbox(ctx, x.engine, h)
+		}
+		switch {
+		case err == nil:
+			x.Ready = append(x.Ready, h)
+		case noImage(err) && x.State != degraded:
+			x.State = installed
+			x.bad("handler %q is not tried: the node does not have the image that sandboxes are made of, and cannot pull it: %v", h, err)
+		default:
 			x.State = degraded
 			x.bad("a sandbox of handler %q: %v", h, err)
 		}
@@ -37,23 +43,42 @@ func (in *installer) verify(ctx context.Context) report {
 	return x.report
 }
 
-// verifyLabel marks the sandboxes that verify runs.
-const verifyLabel = "cni-none.dev/verify"
+// noImage says that the runtime could not get the sandbox's image: a node that is
+// offline, or has just been made. No error code tells that from other failures.
+func noImage(err error) bool {
+	return strings.Contains(err.Error(), "failed to get sandbox image") || strings.Contains(err.Error(), "failed to pull image")
+}
 
-// sweep removes what an interrupted verify left.
-func sweep(ctx context.Context, e *containerd.Engine) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
-	list, err := e.ListPodSandbox(ctx, &cri.ListPodSandboxRequest{Filter: &cri.PodSandboxFilter{LabelSelector: map[string]string{verifyLabel: "true"}}})
-	if err != nil {
-		return fmt.Errorf("list the pod sandboxes: %w", err)
+// The trial sandbox's name, and where its uid is noted before it runs. All of
+// namespace, name, handler and uid have to be right before verify touches a
+// sandbox that it finds: labels and names are anyone's to choose.
+const (
+	trialNamespace = "cni-none"
+	trialName      = "cni-none-verify"
+	trialFile      = stateDir + "/trial"
+)
+
+// sweep removes the sandbox that an interrupted verify left.
+func sweep(ctx context.Context, e *containerd.Engine, handlers []string) error {
+	uid, err := os.ReadFile(trialFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
 	}
-	for _, s := range list.Items {
-		if err := removeSandbox(ctx, e, s.Id); err != nil {
-			return err
+	if err != nil {
+		return err
+	}
+	list, err := e.Sandboxes(ctx, handlers)
+	if err != nil {
+		return err
+	}
+	for _, s := range list {
+		if m := s.Metadata; m.GetNamespace() == trialNamespace && m.GetName() == trialName && m.GetUid() == string(uid) {
+			if err := removeSandbox(ctx, e, s.Id); err != nil {
+				return err
+			}
 		}
 	}
-	return nil
+	return remove(trialFile)
 }
 
 func removeSandbox(ctx context.Context, e *containerd.Engine, id string) error {
@@ -75,11 +100,12 @@ func trySandbox(ctx context.Context, e *containerd.Engine, handler string) (err 
 	if err != nil {
 		return err
 	}
-	id := make([]byte, 8)
-	rand.Read(id)
+	uid := rand.Text()
+	if _, err := write(trialFile, []byte(uid), 0o600); err != nil {
+		return err
+	}
 	config := &cri.PodSandboxConfig{
-		Metadata: &cri.PodSandboxMetadata{Name: "cni-none-verify", Namespace: "cni-none", Uid: hex.EncodeToString(id)},
-		Labels:   map[string]string{verifyLabel: "true"},
+		Metadata: &cri.PodSandboxMetadata{Name: trialName, Namespace: trialNamespace, Uid: uid},
 		Linux: &cri.LinuxPodSandboxConfig{SecurityContext: &cri.LinuxSandboxSecurityContext{
 			NamespaceOptions: &cri.NamespaceOption{Network: cri.NamespaceMode_POD},
 		}},
@@ -95,7 +121,11 @@ func trySandbox(ctx context.Context, e *containerd.Engine, handler string) (err 
 	defer func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 		defer cancel()
-		err = errors.Join(err, removeSandbox(ctx, e, run.PodSandboxId))
+		if rerr := removeSandbox(ctx, e, run.PodSandboxId); rerr != nil {
+			err = errors.Join(err, rerr)
+			return
+		}
+		err = errors.Join(err, remove(trialFile))
 	}()
 	return lookInside(ctx, e, run.PodSandboxId)
 }

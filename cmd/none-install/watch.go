@@ -3,25 +3,85 @@ package main
 import (
 	"context"
 	"errors"
+	"flag"
+	"fmt"
+	"net"
+	"slices"
 	"time"
 )
 
-// fullEvery is how often the watcher runs a sandbox on a node that is in order;
-// in between it looks without one.
+// daemonOptions are the flags of run.
+type daemonOptions struct {
+	remove               bool
+	interval             time.Duration
+	listen               string
+	violations           string
+	onViolation          string
+	listener, auditLines net.Listener // once they are open
+}
+
+func (o *options) daemonFlags(fl *flag.FlagSet) {
+	o.installFlags(fl)
+	fl.BoolVar(&o.remove, "remove", false, "uninstall instead, as soon as that is possible")
+	fl.DurationVar(&o.interval, "interval", time.Minute, "how often to look again")
+	fl.StringVar(&o.listen, "listen", "", "`address` to serve /healthz, /readyz and Prometheus' /metrics on")
+	fl.StringVar(&o.violations, "violations", "", "`socket` to take the lines of none-audit watch --json from")
+	fl.StringVar(&o.onViolation, "on-violation", "report", "report: an Event at the pod; delete: the pod goes, too")
+}
+
+// beforeRoot opens what lies in the container and not on the node.
+func (j *job) beforeRoot() error {
+	if j.onViolation != "report" && j.onViolation != "delete" {
+		return fmt.Errorf("--on-violation %s: it is report or delete", j.onViolation)
+	}
+	var err error
+	if j.cluster, err = findCluster(); err != nil {
+		return err
+	}
+	if j.violations != "" {
+		if j.auditLines, err = listenFor(j.violations); err != nil {
+			return fmt.Errorf("listen for violations: %w", err)
+		}
+	}
+	if j.listen != "" {
+		j.listener, err = net.Listen("tcp", j.listen)
+	}
+	return err
+}
+
+func (j *job) daemon(ctx context.Context) error {
+	in := *j.installer
+	rs := &restarts{cluster: j.cluster, timeout: in.timeout}
+	in.permit = rs.permit
+	w := &watcher{installer: &in, cluster: j.cluster, restarts: rs, remove: j.options.remove, interval: j.interval}
+	if j.auditLines != nil {
+		v := &violations{cluster: j.cluster, listen: j.auditLines, remove: j.onViolation == "delete", logf: j.logf}
+		go v.run(ctx)
+	}
+	if j.listener != nil {
+		go w.health.serve(ctx, j.listener, 3*j.interval+2*in.timeout, j.logf)
+	}
+	return w.run(ctx)
+}
+
+// fullEvery is how often the watcher runs sandboxes on a node that is in order;
+// in between it looks without.
 const fullEvery = time.Hour
 
-// watcher keeps the node as it should be until it is told to stop. The label is on
-// exactly while the last look found everything in order. Being stopped changes
-// nothing: what is installed stays, and the label stays true.
+// watcher keeps the node as it should be until it is told to stop. A handler's label
+// is on exactly while the last look found it in order. Being stopped changes
+// nothing: what is installed stays, and the labels stay true.
 type watcher struct {
 	*installer
-	node     *kubeNode
+	cluster  *cluster
+	restarts *restarts
 	remove   bool // uninstall instead, as soon as that is possible
 	interval time.Duration
+	health   health
 
 	last     string    // what was said last
-	lastFull time.Time // when a sandbox was run last
-	gaveUp   bool      // a restart failed: another every minute would take the node down for good
+	lastFull time.Time // when sandboxes were run last
+	tried    []string  // the handlers whose sandbox was as it has to be
 }
 
 func (w *watcher) run(ctx context.Context) error {
@@ -51,9 +111,17 @@ func (w *watcher) look(ctx context.Context) (report, error) {
 	if !w.remove {
 		return w.reconcile(ctx), nil
 	}
-	switch err := uninstallNode(ctx, w.installer, w.node); {
+	// The labels go before anything else, so that no pod is sent to a node that is
+	// about to lose the handler.
+	if err = w.cluster.label(ctx, nil, false); err == nil {
+		err = w.uninstall(ctx)
+	}
+	var wait *later
+	switch {
 	case err == nil:
 		return report{State: notInstalled}, nil
+	case errors.As(err, &wait) && !wait.done:
+		return report{State: pendingRestart, Reasons: []string{wait.why}}, nil
 	case errors.Is(err, errPending):
 		return report{State: pendingRestart}, nil
 	default:
@@ -63,62 +131,73 @@ func (w *watcher) look(ctx context.Context) (report, error) {
 
 // say writes the state to the log, where it is new, and to the node.
 func (w *watcher) say(ctx context.Context, r report) {
+	w.health.set(r, w.remove)
 	if r.String() != w.last {
 		w.last = r.String()
 		w.logf("%s %s", time.Now().UTC().Format(time.RFC3339), w.last)
 	}
-	if err := w.node.label(ctx, r.State == ready); err != nil {
+	err := w.tell(ctx, r)
+	if err != nil {
 		w.logf("%v", err)
 		w.last = ""
 	}
-	if err := w.node.show(ctx, r); err != nil {
-		w.logf("%v", err)
-	}
 }
 
-// reconcile is one look: what is missing is repaired, with the label off meanwhile.
-func (w *watcher) reconcile(ctx context.Context) report {
-	in := w.installer
-	if w.gaveUp {
-		in = in.withoutRestart()
+func (w *watcher) tell(ctx context.Context, r report) error {
+	if r.State == notInstalled && w.remove {
+		return w.cluster.leave(ctx)
 	}
-	r := in.status(ctx)
+	err := w.cluster.label(ctx, w.tried, r.State == ready)
+	if r.State == ready && err == nil {
+		err = w.cluster.removeTaint(ctx)
+	}
+	return errors.Join(err, w.cluster.show(ctx, r))
+}
+
+// reconcile is one look: what is missing is repaired, with its label off meanwhile.
+func (w *watcher) reconcile(ctx context.Context) report {
+	r := w.status(ctx)
 	if r.State != installed {
-		w.lastFull = time.Time{}
-		if err := w.node.label(ctx, false); err != nil {
-			w.logf("%v", err)
-		}
-		if r.State == pendingRestart && !in.restart {
+		if r, done := w.repair(ctx, r); done {
 			return r
-		}
-		if err := in.install(ctx); err != nil {
-			w.gaveUp = w.gaveUp || in.restart
-			return report{State: degraded, Version: r.Version, Reasons: []string{err.Error()}}
 		}
 	}
 	if time.Since(w.lastFull) < fullEvery {
 		r.State = ready
 		return r
 	}
-	if r = in.verify(ctx); r.State == ready {
+	if r = w.verify(ctx); r.State == ready {
 		w.lastFull = time.Now()
 	}
+	w.tried = r.Ready
 	return r
 }
 
-func (in *installer) withoutRestart() *installer {
-	c := *in
-	c.restart = false
-	return &c
-}
-
-// uninstallNode takes the label off before anything else, so that no pod is sent
-// to a node that is about to lose the handler.
-func uninstallNode(ctx context.Context, in *installer, node *kubeNode) error {
-	if !in.dryRun {
-		if err := node.label(ctx, false); err != nil {
-			return err
-		}
+// repair installs what is missing, and restarts the runtime where it may. It is
+// done with the look where something is still to be waited for.
+func (w *watcher) repair(ctx context.Context, r report) (report, bool) {
+	w.lastFull = time.Time{}
+	w.tried = slices.DeleteFunc(w.tried, func(h string) bool { return !slices.Contains(r.sound, h) })
+	if err := w.cluster.label(ctx, w.tried, false); err != nil {
+		w.logf("%v", err)
 	}
-	return in.uninstall(ctx)
+	if r.State == pendingRestart && !w.restart {
+		return r, true
+	}
+	err := w.restarts.blocked()
+	if err == nil {
+		err = w.install(ctx)
+	}
+	var wait *later
+	switch {
+	case errors.As(err, &wait) && !wait.done:
+		r.State, r.Reasons = pendingRestart, append(r.Reasons, wait.why)
+	case errors.Is(err, errPending):
+		return r, false
+	case err != nil:
+		r.State, r.Reasons = degraded, []string{err.Error()}
+	default:
+		return r, false
+	}
+	return r, true
 }

@@ -24,22 +24,21 @@ func TestDaemon(t *testing.T) {
 	before := n.files()
 
 	// The API server is the node's own, on its loopback interface.
-	c := cluster.Start(t, cluster.Config{
-		Version: "134", Machine: n.Machine,
-		Tokens: "installer,system:serviceaccount:cni-none:none-install,2,\"system:serviceaccounts,system:authenticated\"\n",
-	})
+	c := apiServer{cluster.Start(t, cluster.Config{Version: "134", Machine: n.Machine})}
 	n.write("/run/node.yaml", "apiVersion: v1\nkind: Node\nmetadata: {name: here}\n", 0o644)
 	c.MustKubectl(t, "create", "-f", "/run/node.yaml")
 	for _, dir := range []string{"base", "restart", "remove"} {
 		c.MustKubectl(t, "apply", "-k", harness.Repo("deploy/install", dir))
 	}
-	if out := c.MustKubectl(t, "-n", "cni-none", "get", "daemonset", "none-install", "-o", "jsonpath={.spec.template.spec.containers[0].args}"); !strings.Contains(out, "--remove") {
+	if out := c.MustKubectl(t, "-n", "cni-none", "get", "daemonset", "cni-none", "-o", "jsonpath={.spec.template.spec.containers[0].args}"); !strings.Contains(out, "--remove") {
 		t.Errorf("the overlay's argument is not there: %s", out)
 	}
+	token := c.podToken(t, "here")
 	// What the program gets from its service account.
-	n.write("/run/account/token", "installer", 0o600)
+	n.write("/run/account/token", token, 0o600)
+	n.write("/run/account/namespace", "cni-none", 0o644)
 	n.write("/run/account/ca.crt", n.read(c.Dir+"/pki/apiserver.crt"), 0o644)
-	if out, err := c.Kubectl("--token=installer", "get", "nodes"); err == nil {
+	if out, err := c.Kubectl("--token="+token, "get", "nodes"); err == nil {
 		t.Errorf("the installer may read nodes:\n%s", out)
 	}
 	n.run("mkdir", "/run/host")
@@ -61,7 +60,11 @@ func TestDaemon(t *testing.T) {
 				reason, message = c.Status+" "+c.Reason, c.Message
 			}
 		}
-		return node.Metadata.Labels["cni-none.dev/ready"], reason, message
+		label = node.Metadata.Labels["cni-none.dev/handler-airgap"]
+		if all := node.Metadata.Labels["cni-none.dev/ready"]; all != label {
+			t.Errorf("with one handler, its label is %q and that of all %q", label, all)
+		}
+		return label, reason, message
 	}
 	wait := func(label, reason string) {
 		t.Helper()
@@ -93,17 +96,24 @@ func TestDaemon(t *testing.T) {
 		return stop
 	}
 
+	c.MustKubectl(t, "taint", "node", "here", "cni-none.dev/not-ready=:NoSchedule", "other=:NoSchedule")
 	stop := run()
 	wait("", "False PendingRestart")
 	n.start() // containerd is restarted
 	wait("true", "True Ready")
+	harness.Eventually(t, "the startup taint goes, and no other", func() error {
+		if taints := c.MustKubectl(t, "get", "node", "here", "-o", "jsonpath={.spec.taints[*].key}"); !strings.Contains(taints, "other") || strings.Contains(taints, "cni-none") {
+			return fmt.Errorf("its taints are %q", taints)
+		}
+		return nil
+	})
 	p := n.mustPod("airgap", true)
 	if got := n.links(p); !slices.Equal(got, []string{"lo"}) {
 		t.Errorf("a pod has %v", got)
 	}
 
 	// The label's history: it goes off when the plugin is gone, and comes back.
-	watch := c.Command(c.Program("kubectl"), "get", "node", "here", "--watch", "-o", `jsonpath={.metadata.labels.cni-none\.dev/ready}{"\n"}`)
+	watch := c.Command(c.Program("kubectl"), "get", "node", "here", "--watch", "-o", `jsonpath={.metadata.labels.cni-none\.dev/handler-airgap}{"\n"}`)
 	history, err := os.Create(n.path("/run/history"))
 	if err != nil {
 		t.Fatal(err)
@@ -143,7 +153,20 @@ func TestDaemon(t *testing.T) {
 	n.removePod(p.id)
 	wait("", "False PendingRestart")
 	n.start()
-	wait("", "False NotInstalled")
+	wait("", "") // the node is as if we had never been there
 	stop()
 	n.sameFiles(before, "after --remove")
+}
+
+// apiServer is a control plane without a kubelet.
+type apiServer struct{ *cluster.Cluster }
+
+// podToken is what kubelet would give a pod of the DaemonSet on that node.
+func (c apiServer) podToken(t *testing.T, node string) string {
+	t.Helper()
+	name := "token-" + node
+	c.Apply(t, fmt.Sprintf(`{apiVersion: v1, kind: Pod, metadata: {name: %s, namespace: cni-none}, spec: {nodeName: %s, serviceAccountName: cni-none,
+  automountServiceAccountToken: false, containers: [{name: c, image: none}]}}`, name, node))
+	uid := c.MustKubectl(t, "-n", "cni-none", "get", "pod", name, "-o", "jsonpath={.metadata.uid}")
+	return c.MustKubectl(t, "-n", "cni-none", "create", "token", "cni-none", "--bound-object-kind=Pod", "--bound-object-name="+name, "--bound-object-uid="+uid)
 }

@@ -72,7 +72,7 @@ func TestDirectoryGone(t *testing.T) {
 	})
 	// It cannot start either, until the directory is back.
 	n.must(1, "status")
-	n.must(0, "install")
+	n.must(3, "install")
 	n.start()
 	n.must(0, "status")
 }
@@ -176,7 +176,7 @@ func TestBaseHandler(t *testing.T) {
 	n.start()
 	n.loadImage()
 	before, dump := n.files(), n.dump()
-	n.must(0, "install")
+	n.must(3, "install")
 	n.must(0, "install", "--base-handler", "nvidia", "--restart", "--restart-command", restart)
 	n.waitReady()
 	n.onlyHandlers(dump, "airgap", "airgap-nvidia")
@@ -217,9 +217,9 @@ func TestLabels(t *testing.T) {
 	set("/etc/cni/net.d", etc)
 	set(mainFile, conf)
 	n.start()
-	n.must(0, "install")
+	n.must(3, "install")
 	for path, want := range map[string]string{
-		"/opt/cni/bin/none": exec, "/etc/cni/airgap.d": etc, "/etc/cni/airgap.d/10-airgap.conflist": etc, mainFile: conf,
+		"/opt/cni/bin/none": exec, "/etc/cni/airgap.d": etc, "/etc/cni/airgap.d/10-airgap-cri.conflist": etc, mainFile: conf,
 	} {
 		if got := get(path); got != want {
 			t.Errorf("%s is labelled %q, want %q", path, got, want)
@@ -294,7 +294,7 @@ func TestUpgrade(t *testing.T) {
 	n.must(0, "install")
 
 	// containerd reads a changed conflist by itself.
-	n.write("/run/four.conflist", strings.Replace(n.read("/etc/cni/airgap.d/10-airgap.conflist"), "100:0:0:1::/64", "192.0.0.8", 1), 0o644)
+	n.write("/run/four.conflist", strings.Replace(n.read("/etc/cni/airgap.d/10-airgap-cri.conflist"), "100:0:0:1::/64", "192.0.0.8", 1), 0o644)
 	n.must(0, "install", "--conflist", "/run/four.conflist")
 	harness.Eventually(t, "a new pod reports the new placeholder", func() error {
 		p := n.mustPod("airgap", true)

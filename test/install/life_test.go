@@ -26,7 +26,7 @@ func TestLife(t *testing.T) {
 		}
 		n.sameFiles(files, "after a dry run")
 
-		out := n.must(0, "install")
+		out := n.must(3, "install")
 		if !strings.Contains(out, "pending-restart") || !strings.Contains(out, p.target) {
 			t.Errorf("install does not say that it wrote %s and that a restart is missing:\n%s", p.target, out)
 		}
@@ -92,7 +92,7 @@ func TestLife(t *testing.T) {
 			t.Error("uninstall restarted containerd without being told to")
 		}
 		n.mustRun()
-		if _, ok := n.files()["/etc/cni/airgap.d/10-airgap.conflist"]; !ok {
+		if _, ok := n.files()["/etc/cni/airgap.d/10-airgap-cri.conflist"]; !ok {
 			t.Error("the conflist went while containerd was watching its directory")
 		}
 		n.must(0, "uninstall", "--restart", "--restart-command", restart)

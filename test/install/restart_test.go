@@ -131,7 +131,7 @@ func TestServiceFails(t *testing.T) {
 			before, dump := n.files(), n.dump()
 			for _, first := range []bool{true, false} {
 				if !first { // files from a run without a restart go too
-					n.must(0, "install")
+					n.must(3, "install")
 				}
 				n.write("/run/"+c.mode, "", 0o644)
 				if out := n.withSystemctl(1, "install", "--restart", "--timeout", "20s"); !strings.Contains(out, c.says) {

@@ -104,6 +104,18 @@ func (d *DiskConfig) runtime(name string) tree { t, _ := d.runtimes()[name].(tre
 // HasHandler says whether the files name that handler.
 func (d *DiskConfig) HasHandler(name string) bool { return d.runtimes()[name] != nil }
 
+// With names the handlers in the files that have that CNI directory.
+func (d *DiskConfig) With(confDir string) []string {
+	var names []string
+	for name := range d.runtimes() {
+		if d.runtime(name)["cni_conf_dir"] == confDir {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
 // Base returns the handler that another is a copy of; "" stands for the default one.
 func (d *DiskConfig) Base(name string) string {
 	if name == "" {

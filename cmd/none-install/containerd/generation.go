@@ -14,8 +14,8 @@ const (
 	sectionV3 = "io.containerd.cri.v1.runtime"
 )
 
-// DropIn is the name of the file that containerd 2 gets.
-const DropIn = "cni-none.toml"
+// DropIn is the name of the file that containerd 2 gets, also by hand.
+const DropIn = "airgap.toml"
 
 func sectionOf(version int64) string {
 	switch {
@@ -41,7 +41,7 @@ type generation interface {
 	newVersion() int64
 	// beside returns the built-in handlers that would go when target names its
 	// first one, and so have to be written out beside ours.
-	beside(target *File, section string, dump *DiskConfig) tree
+	beside(target tree, section string, dump *DiskConfig) tree
 }
 
 var generations = []generation{v2{}, v1{}}
@@ -76,7 +76,7 @@ func (v2) version(target, _ *File) int64 { return target.version() }
 
 func (v2) newVersion() int64 { return 3 }
 
-func (v2) beside(*File, string, *DiskConfig) tree { return nil }
+func (v2) beside(tree, string, *DiskConfig) tree { return nil }
 
 // v1 is containerd 1.6 and 1.7: an imported file replaces the whole CRI section of
 // the others, so there is no drop-in; and the first handler that the config names
@@ -119,8 +119,8 @@ func (v1) version(target, main *File) int64 {
 
 func (v1) newVersion() int64 { return 2 }
 
-func (v1) beside(target *File, section string, dump *DiskConfig) tree {
-	if len(at(target.parsed, "plugins", section, "containerd", "runtimes")) > 0 {
+func (v1) beside(target tree, section string, dump *DiskConfig) tree {
+	if len(at(target, "plugins", section, "containerd", "runtimes")) > 0 {
 		return nil
 	}
 	return dump.runtimes()

@@ -73,6 +73,18 @@ func (l *LiveConfig) Has(handlers []string) error {
 	return nil
 }
 
+// With names the loaded handlers that have that CNI directory.
+func (l *LiveConfig) With(confDir string) []string {
+	var names []string
+	for name, h := range l.Runtimes {
+		if h["cniConfDir"] == confDir {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
 // Copied says whether a loaded handler is the copy of base that it is to be.
 func (l *LiveConfig) Copied(handler, base string) bool {
 	return sameBesidesCNI(l.Runtimes[handler], l.Runtimes[base])

@@ -12,8 +12,10 @@ import (
 // Want is what containerd's config is to have.
 type Want struct {
 	Handlers map[string]string // each with the handler that it is a copy of; "" is the default
+	Drop     []string          // handlers of ours that go
 	ConfDir  string            // the handlers' CNI config directory
 	Whole    string            // the file that is ours as a whole, where there is one already
+	Shipped  [][]byte          // handlers as they are added by hand
 }
 
 // Plan is one change of one file.
@@ -21,11 +23,14 @@ type Plan struct {
 	Target   *File
 	Whole    bool     // the whole file is ours
 	Text     []byte   // what it is going to be; nil: the file goes
-	Handlers []string // that it is about
+	Handlers []string // that are to be there
+	Gone     []string // that are to be there no more
 
 	main   *File
 	before *DiskConfig
 	tables map[string]tree // each handler as it is to be
+	rest   []byte          // the target without what is ours
+	parsed tree            // of rest
 }
 
 // PlanInstall decides which file gets the handlers, and what it will say.
@@ -34,8 +39,8 @@ func PlanInstall(files []*File, before *DiskConfig, want Want) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Plan{main: files[0], before: before, Handlers: slices.Sorted(maps.Keys(want.Handlers)), tables: map[string]tree{}}
-	if err := p.chooseTarget(files, want.Whole); err != nil {
+	p := &Plan{main: files[0], before: before, Handlers: slices.Sorted(maps.Keys(want.Handlers)), Gone: want.Drop, tables: map[string]tree{}}
+	if err := p.chooseTarget(files, want); err != nil {
 		return nil, err
 	}
 	for _, h := range p.Handlers {
@@ -50,7 +55,7 @@ func PlanInstall(files []*File, before *DiskConfig, want Want) (*Plan, error) {
 	if p.Whole {
 		p.Text = []byte(blockBegin + block + blockEnd)
 	} else {
-		p.Text = appendBlock(p.Target.Rest, block)
+		p.Text = appendBlock(p.rest, block)
 	}
 	if _, err := parse(p.Text); err != nil {
 		return nil, fmt.Errorf("%s cannot take a table at its end (%w): it writes its plugins as inline tables or dotted keys; rewrite them as [tables]", p.Target.Path, err)
@@ -60,7 +65,7 @@ func PlanInstall(files []*File, before *DiskConfig, want Want) (*Plan, error) {
 
 // PlanRemoval takes the handlers out of the file that has them.
 func PlanRemoval(target, main *File, before *DiskConfig, handlers []string, whole bool) *Plan {
-	p := &Plan{Target: target, Whole: whole, Text: target.Rest, Handlers: handlers, main: main, before: before}
+	p := &Plan{Target: target, Whole: whole, Text: target.Rest, Gone: handlers, main: main, before: before}
 	if whole && len(target.Rest) == 0 {
 		p.Text = nil
 	}
@@ -69,13 +74,10 @@ func PlanRemoval(target, main *File, before *DiskConfig, handlers []string, whol
 
 // copyOf is the table of a handler that is to be.
 func (p *Plan) copyOf(handler string, want Want) (tree, error) {
-	if p.before.HasHandler(handler) && !p.Target.Block && !(p.Whole && p.Target.Exists) {
-		return nil, fmt.Errorf("containerd's config has a handler %q that none-install did not write; rename it, or take it out", handler)
-	}
 	base := p.before.Base(want.Handlers[handler])
 	table := p.before.runtime(base)
-	if table == nil || slices.Contains(p.Handlers, base) {
-		return nil, fmt.Errorf("no handler %q to copy: containerd has %s; choose one with --base-handler", base, strings.Join(p.before.others(p.Handlers), ", "))
+	if table == nil || slices.Contains(slices.Concat(p.Handlers, p.Gone), base) {
+		return nil, fmt.Errorf("no handler %q to copy: containerd has %s; choose one with --base-handler", base, strings.Join(p.before.others(slices.Concat(p.Handlers, p.Gone)), ", "))
 	}
 	if at(p.before.tree, "plugins", "io.containerd.cri.v1.images", "runtime_platforms", base) != nil {
 		return nil, fmt.Errorf("handler %q has an image platform of its own (runtime_platforms), which a copy of the handler would not have; choose another with --base-handler", base)
@@ -106,10 +108,27 @@ func dropZero(t tree) tree {
 	return out
 }
 
-// sameBesidesCNI compares two loaded handlers. What the config leaves out is null
-// in one and empty in the other.
+// effective is a handler without what makes no difference: keys at their zero value
+// (null in what one version says, empty in what another does), in the options too, and
+// the sandboxer that every handler has.
+func effective(t tree) tree {
+	t = dropZero(t)
+	if options, ok := t["options"].(tree); ok {
+		if t["options"] = dropZero(options); len(t["options"].(tree)) == 0 {
+			delete(t, "options")
+		}
+	}
+	for _, k := range []string{"sandboxer", "sandbox_mode"} { // containerd 2, and 1.7
+		if t[k] == "podsandbox" {
+			delete(t, k)
+		}
+	}
+	return t
+}
+
+// sameBesidesCNI compares two loaded handlers.
 func sameBesidesCNI(a, b tree) bool {
-	a, b = dropZero(a), dropZero(b)
+	a, b = effective(a), effective(b)
 	for _, k := range []string{"cniConfDir", "cniMaxConfNum"} {
 		delete(a, k)
 		delete(b, k)
@@ -120,12 +139,24 @@ func sameBesidesCNI(a, b tree) bool {
 // chooseTarget: where our edit is already, it stays. Otherwise it is a drop-in
 // where there can be one, or else the file that holds the CRI section, the last
 // one read, which gets the tables at its end.
-func (p *Plan) chooseTarget(files []*File, whole string) error {
+func (p *Plan) chooseTarget(files []*File, want Want) error {
+	hand, err := p.byHand(files, want)
+	if err != nil {
+		return err
+	}
 	for _, f := range files {
-		if f.Block {
-			p.Target, p.Whole = f, len(f.Rest) == 0 && whole == f.Path
-			return nil
+		if f.Block && (hand == nil || hand == f) {
+			p.Target, p.Whole = f, len(f.Rest) == 0 && want.Whole == f.Path
+			p.rest, p.parsed = f.Rest, f.parsed
+			if hand == nil {
+				return nil
+			}
+		} else if f.Block {
+			return fmt.Errorf("%s has a handler that none-install did not write, beside the one that it wrote in %s: take it out", hand.Path, f.Path)
 		}
+	}
+	if hand != nil {
+		return p.takeOver(hand, want.Shipped)
 	}
 	if path, ok := p.before.gen.dropIn(p.main); ok {
 		p.Target, p.Whole = &File{Path: path}, true
@@ -137,7 +168,7 @@ func (p *Plan) chooseTarget(files []*File, whole string) error {
 			p.Target = f
 		}
 	}
-	p.Whole = !p.Target.Exists
+	p.Whole, p.rest, p.parsed = !p.Target.Exists, p.Target.Rest, p.Target.parsed
 	// k3s, RKE2 and others write the file anew at every start.
 	head, _, _ := strings.Cut(string(p.Target.Rest), "[")
 	if strings.Contains(strings.ToUpper(head), "DO NOT EDIT") {
@@ -152,13 +183,13 @@ func (p *Plan) block() (string, error) {
 	gen := p.before.gen
 	version := gen.version(p.Target, p.main)
 	var b strings.Builder
-	if p.Whole || len(p.Target.parsed) == 0 {
+	if p.Whole || len(p.parsed) == 0 {
 		version = gen.newVersion()
 		fmt.Fprintf(&b, "version = %d\n", version)
 	}
 	section := sectionOf(version)
 	tables := maps.Clone(p.tables)
-	for name, t := range gen.beside(p.Target, section, p.before) {
+	for name, t := range gen.beside(p.parsed, section, p.before) {
 		if t, ok := t.(tree); ok && tables[name] == nil {
 			tables[name] = t
 		}
@@ -173,7 +204,7 @@ func (p *Plan) block() (string, error) {
 }
 
 // Added is what the plan adds to the file.
-func (p *Plan) Added() string { return strings.TrimPrefix(string(p.Text), string(p.Target.Rest)) }
+func (p *Plan) Added() string { return strings.TrimPrefix(string(p.Text), string(p.rest)) }
 
 // Unchanged says that the file is as it is to be.
 func (p *Plan) Unchanged() bool {
@@ -182,15 +213,21 @@ func (p *Plan) Unchanged() bool {
 
 // Check compares what containerd makes of the config after the change with what it was.
 func (p *Plan) Check(after *DiskConfig) error {
-	differences := p.before.diff(after, p.Handlers)
+	about := slices.Concat(p.Handlers, p.Gone)
+	differences := p.before.diff(after, about)
 	for _, h := range p.Handlers {
 		for _, d := range diff(p.tables[h], dropZero(after.runtime(h)), func([]string) bool { return false }) {
 			differences = append(differences, "handler "+h+" is not as it was to be: "+d)
 		}
 	}
+	for _, h := range p.Gone {
+		if p.tables != nil && after.HasHandler(h) { // of a removal, its caller says why
+			differences = append(differences, "handler "+h+" is still there")
+		}
+	}
 	if len(differences) > 0 {
 		return fmt.Errorf("with the change in %s, containerd would differ in more than the handler %s:\n  %s",
-			p.Target.Path, strings.Join(p.Handlers, ", "), strings.Join(differences, "\n  "))
+			p.Target.Path, strings.Join(about, ", "), strings.Join(differences, "\n  "))
 	}
 	return nil
 }

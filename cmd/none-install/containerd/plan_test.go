@@ -170,8 +170,6 @@ func TestPlanRefuses(t *testing.T) {
 		}
 		return []*File{f}
 	}
-	have := dumpOf(t, "testdata/nvidia-1.6/dump.toml")
-	have.runtimes()["airgap"] = tree{"runtime_type": "io.containerd.runc.v2"}
 	elsewhere := dumpOf(t, "testdata/nvidia-1.6/dump.toml")
 	elsewhere.tree["imports"] = []any{"/another.toml"}
 	for _, c := range []struct {
@@ -180,7 +178,6 @@ func TestPlanRefuses(t *testing.T) {
 		disk       *DiskConfig
 		handlers   map[string]string
 	}{
-		{name: "a handler of that name", says: "did not write", disk: have},
 		{name: "no such base", says: "containerd has nvidia, runc; choose", handlers: map[string]string{"airgap-kata": "kata"}},
 		{name: "a copy of a copy", says: "no handler", handlers: map[string]string{"airgap": "", "airgap-airgap": "airgap"}},
 		{name: "a generated file", says: "DO NOT EDIT", files: main("# Generated. Do not edit.\nversion = 2\n" + cri + "x]\n")},
