@@ -73,7 +73,7 @@ func TestViolation(t *testing.T) {
 	stop := daemons()
 	start := leak(one, "leak0")
 	harness.Eventually(t, "an Event at the pod", func() error {
-		if e := events("one"); !strings.Contains(e, "Warning Pod here its network namespace is not isolated: leak0") {
+		if e := events("one"); !strings.Contains(e, "Warning Pod here its network namespace is not isolated: ") || !strings.Contains(e, "leak0") {
 			return fmt.Errorf("the events are %q", e)
 		}
 		return nil
