@@ -17,6 +17,26 @@ for o in "$@"; do
 	*) options+=("$o") ;;
 	esac
 done
+
+# What no package brings is asked for now, and not when all has been built.
+lacking=()
+lack() { lacking+=("$1"); }
+[ "$(id -u)" = 0 ] || lack "root, to make network namespaces"
+unshare --mount --net --pid --fork true 2>/dev/null || lack "the right to make mount, network and PID namespaces"
+if [ -n "$containerd" ]; then
+	grep -q '\soverlay$' /proc/filesystems || lack "overlayfs in the kernel, for containers' root file systems"
+	if [ -e /sys/fs/cgroup/cgroup.controllers ]; then groups=/sys/fs/cgroup; else groups=/sys/fs/cgroup/memory; fi
+	if mkdir "$groups/cni-none-bench-$$" 2>/dev/null; then
+		rmdir "$groups/cni-none-bench-$$"
+	else
+		lack "control groups that can be written, at $groups (or --no-containerd)"
+	fi
+fi
+if [ ${#lacking[@]} -gt 0 ]; then
+	printf 'make bench needs what is not here: %s\n' "${lacking[@]}" >&2
+	exit 1
+fi
+
 "$root/test/run.sh" --needs faults # strace and upstream's plugins
 cd "$here"
 # Whatever is compared is built alike: no cgo, no PIE.
@@ -30,7 +50,7 @@ if [ -n "$docs" ]; then cp "$bin/bench/performance.svg" "$root/docs/"; fi
 go test -run '^$' -bench . -benchtime 2000x -count 3 . | tee "$bin/bench/inprocess.txt"
 # And what is left of it in a sandbox's start and stop.
 if [ -n "$containerd" ]; then
-	"$root/test/run.sh" --needs containerd
-	cd "$root/test/containerd"
+	"$root/test/run.sh" --needs gvisor
+	cd "$root/test/gvisor"
 	go test -count=1 -timeout 20m -tags bench -run TestSandboxTimes -v . | tee "$bin/bench/containerd.txt"
 fi

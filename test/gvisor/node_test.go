@@ -5,10 +5,7 @@ package gvisor
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"os"
-	"os/exec"
 	"strings"
 	"testing"
 
@@ -27,15 +24,12 @@ func TestMain(m *testing.M) {
 }
 
 const (
-	page   = "docs/gvisor.md"
 	airgap = "airgap-gvisor"
+	// gVisor's kernel does not know RTM_GETNSID.
+	selfSays = "isolated (no namespace ids on this kernel)"
 	// The image of all containers: busybox and none-audit.
 	busybox = "docker.io/library/busybox:1.35.0"
 )
-
-const bridgeConf = `{"cniVersion": "1.0.0", "name": "cluster", "plugins": [
-  {"type": "bridge", "bridge": "cni0", "isGateway": true, "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.244.0.0/16"}]], "routes": [{"dst": "0.0.0.0/0"}]}}]}
-`
 
 // node is a machine with a containerd that has gVisor, and handlers from none-install.
 type node struct {
@@ -45,49 +39,15 @@ type node struct {
 	pods int
 }
 
-// newNode makes one. The commands are those of the documentation.
-func newNode(t *testing.T, version string) *node {
+func newNode(t *testing.T, version string, config int) *node {
 	t.Helper()
 	n := &node{t: t, m: machine.New(t)}
-	config, plugins := 4, "/opt/cni/bin"
-	if version == "1.7" {
-		config, plugins = 2, "/usr/lib/cni"
-	}
-	for _, plugin := range []string{"bridge", "host-local", "loopback"} {
-		harness.Copy(t, harness.Bin("cniplugins", plugin), n.m.Path(plugins+"/"+plugin), 0o755)
-	}
-	n.m.Write(t, "/etc/cni/net.d/10-bridge.conflist", bridgeConf, 0o644)
-	n.m.Write(t, containerd.ConfigFile, containerd.Config(config), 0o644)
-	gvisor.Install(t, n.m, config)
-	n.Containerd = containerd.Start(t, n.m, version, gvisor.Dir)
-	names := append([]string{busybox, "localhost/none-audit:latest"}, image.Pauses...)
-	i := image.Busybox(t, names...)
+	i := image.Busybox(t, busybox)
 	i.Files["bin/none-audit"] = harness.Bin("none-audit")
-	i.Files["none-audit"] = harness.Bin("none-audit")
-	n.Import(t, image.Archive(t, i), names...)
+	n.Containerd = gvisor.Node(t, n.m, version, config, i)
 	t.Cleanup(n.removePods)
 	n.m.Daemon(t, "", "busybox", "nc", "-ll", "-p", "1026", "-e", "echo", "the node")
-	n.install()
-	harness.ReplacePlugin(t, n.m.Path(plugins+"/none"))
 	return n
-}
-
-// install runs the documented commands, which say that a restart is missing, and restarts.
-func (n *node) install() {
-	n.t.Helper()
-	for line := range strings.Lines(harness.Block(n.t, page, "install")) {
-		cmd := n.m.Command("sh", "-ec", line)
-		cmd.Env = append(cmd.Env, "PATH="+harness.Bin()+":"+n.Dir+":"+os.Getenv("PATH"))
-		out, err := cmd.CombinedOutput()
-		if exit := new(exec.ExitError); errors.As(err, &exit) && exit.ExitCode() == 3 {
-			err = nil
-		}
-		if err != nil {
-			n.t.Fatalf("%s: %v\n%s", line, err, out)
-		}
-		n.t.Logf("%s%s", line, out)
-	}
-	n.Restart(n.t)
 }
 
 func (n *node) removePods() {
@@ -104,25 +64,34 @@ func (n *node) removePods() {
 // pod is a sandbox with a container, which listens on every address of its own.
 type pod struct {
 	n         *node
+	handler   string
 	id        string
 	container string
 	config    *cri.PodSandboxConfig
 }
 
-// run runs a pod of a handler.
-func (n *node) run(handler string) *pod {
+// sandbox runs one, without any container yet.
+func (n *node) sandbox(handler string, network cri.NamespaceMode) *pod {
 	n.t.Helper()
 	n.pods++
-	p := &pod{n: n, config: &cri.PodSandboxConfig{
+	p := &pod{n: n, handler: handler, config: &cri.PodSandboxConfig{
 		Metadata:     &cri.PodSandboxMetadata{Name: fmt.Sprint("pod-", n.pods), Uid: fmt.Sprint("uid-", n.pods), Namespace: "default"},
 		LogDirectory: "/run/log/pods",
-		Linux:        &cri.LinuxPodSandboxConfig{CgroupParent: "/" + machine.Cgroup()},
+		Linux: &cri.LinuxPodSandboxConfig{CgroupParent: "/" + machine.Cgroup(),
+			SecurityContext: &cri.LinuxSandboxSecurityContext{NamespaceOptions: &cri.NamespaceOption{Network: network}}},
 	}}
 	r, err := n.RunPodSandbox(harness.Context(n.t), &cri.RunPodSandboxRequest{Config: p.config, RuntimeHandler: handler})
 	if err != nil {
 		n.t.Fatalf("handler %q: %v", handler, err)
 	}
 	p.id = r.PodSandboxId
+	return p
+}
+
+// run runs a pod of a handler.
+func (n *node) run(handler string) *pod {
+	n.t.Helper()
+	p := n.sandbox(handler, cri.NamespaceMode_POD)
 	p.container = p.add("main", "echo started; exec nc -ll -p 1024 -e echo hello")
 	harness.Eventually(n.t, "the container listens", func() error {
 		_, err := p.try("nc -w 5 127.0.0.1 1024 </dev/null")
