@@ -1,0 +1,12 @@
+# Stands for a program that a model wrote: it computes, tries the network, and
+# leaves its result in a file.
+import json, socket, statistics
+
+numbers = [n * n % 97 for n in range(1000)]
+try:
+    socket.create_connection(("example.com", 443), timeout=5)
+    network = "reached"
+except OSError as error:
+    network = str(error)
+json.dump({"mean": statistics.mean(numbers), "network": network}, open("result.json", "w"))
+print("done")
