@@ -50,11 +50,11 @@ func TestWatchIsNotBlinded(t *testing.T) {
 		name, said string
 		args       []string
 	}{
-		{"mounts", `more than 20000 mounts by `, []string{"mounts", "60000"}},
+		{"mounts", `more than 20000 mounts by `, []string{"mounts", "30000"}},
 		{"files", `more than 100000 open files by `, []string{"files", "110000"}},
-		{"addresses", "", []string{"addresses", "10"}},
+		{"addresses", "", []string{"addresses", "6"}},
 		{"churn", "", []string{"churn"}},
-		{"threads", "", []string{"threads", "2000"}},
+		{"threads", "", []string{"threads", "1000"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			attack(t, "enter", asUser(), tt.args...)
