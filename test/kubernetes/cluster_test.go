@@ -50,6 +50,8 @@ func start(t *testing.T) *node {
 	t.Helper()
 	c := &node{Cluster: cluster.Start(t, cluster.Config{
 		Version: "134", Address: cluster.NodeAddress, Controllers: "*", Scheduler: true,
+		// For the step "asked"; the others do without.
+		Args: []string{"--feature-gates=MutatingAdmissionPolicy=true", "--runtime-config=admissionregistration.k8s.io/v1beta1=true"},
 	})}
 	for key, value := range map[string]string{ // for the documented commands
 		"PATH":       strings.Join([]string{harness.Bin("kubernetes134"), harness.Bin("containerd24"), "/run/bin", os.Getenv("PATH")}, ":"),
@@ -66,7 +68,7 @@ func start(t *testing.T) *node {
 		t.Fatal(err)
 	}
 	c.containerd = containerd.Start(t, machine.Here(), "2.4", "/run/bin")
-	c.images = image.Archive(t, busybox(t), image.Busybox(t, image.Pauses...), image.Own())
+	c.images = image.Archive(t, busybox(t), minimal(t), image.Busybox(t, image.Pauses...), image.Own())
 	c.containerd.Import(t, c.images, image.Pauses...)
 	c.kubelet = c.Kubelet(t)
 	c.mounts = mounts(t)
@@ -94,6 +96,17 @@ func busybox(t *testing.T) image.Image {
 	}
 	// Debian's images, and most others with glibc, have these two.
 	i.Data = map[string]string{"/etc/host.conf": "multi on\n", "/etc/nsswitch.conf": "hosts: files dns\n"}
+	return i
+}
+
+// minimalImage has no /etc/host.conf.
+const minimalImage = "docker.io/library/minimal:1"
+
+func minimal(t *testing.T) image.Image {
+	t.Helper()
+	i := busybox(t)
+	i.Names = []string{minimalImage}
+	delete(i.Data, "/etc/host.conf")
 	return i
 }
 

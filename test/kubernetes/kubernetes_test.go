@@ -52,6 +52,8 @@ func TestKubernetes(t *testing.T) {
 	step("plugin gone", c.pluginGone)
 	step("class made again with handler runc", c.classMadeAgain)
 	step("fifty", c.fifty)
+	step("killed", c.killed)
+	step("asked", c.asked)
 	step("two minutes and two restarts", func(t *testing.T) { c.restarts(t, before) })
 	step("nothing left", c.nothingLeft)
 }

@@ -58,7 +58,7 @@ func (c *node) failures(t *testing.T) {
 		},
 		{
 			name: "host-port", handler: "airgap",
-			pairs: []string{"      image: busybox:1.35.0\n", "      image: busybox:1.35.0\n      ports: [{containerPort: 80, hostPort: 8080}]\n"},
+			pairs: []string{"      image: docker.io/library/busybox:1.35.0\n", "      image: docker.io/library/busybox:1.35.0\n      ports: [{containerPort: 80, hostPort: 8080}]\n"},
 			want:  `rpc error: code = Unknown desc = failed to setup network for sandbox "ID": plugin type="none" failed (add): runtimeConfig.portMappings: [{"HostPort":8080,"ContainerPort":80,"Protocol":"tcp","HostIP":""}] cannot be honoured: a container on this network cannot be reached; publish no port, or use another network`,
 		},
 	} {

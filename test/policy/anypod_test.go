@@ -1,33 +1,24 @@
 package policy
 
 import (
-	"math/rand/v2"
-	"os"
 	"reflect"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/cni-none/cni-none/test/internal/harness"
 )
 
 // testAnyPod makes pods of several of the fields at once. What is accepted has no way
 // out, in the words of wayOut, which knows nothing of the policy; and what has none is
-// accepted. POLICY_SEED repeats a run, POLICY_PODS makes more of them.
+// accepted.
 func (s *suite) testAnyPod(t *testing.T) {
-	seed, pods := uint64(time.Now().UnixNano()), 300
-	if v, err := strconv.ParseUint(os.Getenv("POLICY_SEED"), 10, 64); err == nil {
-		seed = v
-	}
-	if v, err := strconv.Atoi(os.Getenv("POLICY_PODS")); err == nil {
-		pods = v
-	}
-	t.Logf("POLICY_SEED=%d", seed)
-	random := rand.New(rand.NewPCG(seed, 0))
+	const pods = 300
+	random := harness.Random(t)
 	all := slices.DeleteFunc(fields(), func(f field) bool { return s.unknown[f.name] })
 	var fine []field
 	for _, f := range all {

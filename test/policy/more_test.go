@@ -98,14 +98,23 @@ func (s *suite) testSamples(t *testing.T) {
 				p = o
 			case *appsv1.Deployment:
 				p.ObjectMeta, p.Spec = o.Spec.Template.ObjectMeta, o.Spec.Template.Spec
+			case *appsv1.StatefulSet:
+				p.ObjectMeta, p.Spec = o.Spec.Template.ObjectMeta, o.Spec.Template.Spec
+				p.Spec.Containers[0].VolumeMounts = nil // its controller adds the volumes
 			case *batchv1.Job:
 				p.ObjectMeta, p.Spec = o.Spec.Template.ObjectMeta, o.Spec.Template.Spec
+			case *batchv1.CronJob:
+				p.ObjectMeta, p.Spec = o.Spec.JobTemplate.Spec.Template.ObjectMeta, o.Spec.JobTemplate.Spec.Template.Spec
 			default:
 				continue
 			}
 			pods++
 			p.Name, p.Namespace, p.GenerateName = "", "", "sample-"
-			if _, err := s.tryCreate(t, ns, p); err != nil {
+			into := ns
+			if p.Spec.RuntimeClassName == nil {
+				into = s.multus
+			}
+			if _, err := s.tryCreate(t, into, p); err != nil {
 				t.Errorf("%s: %v", file, err)
 			}
 		}

@@ -156,3 +156,9 @@ func (d *Daemon) Stop() {
 		<-d.done
 	}
 }
+
+// Kill ends it at once, as a crash does.
+func (d *Daemon) Kill() {
+	_ = d.cmd.Process.Kill()
+	<-d.done
+}
