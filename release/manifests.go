@@ -17,9 +17,13 @@ const all = "deploy"
 // of it, and the samples, each with the release's image.
 func (r release) manifests() error {
 	files := map[string]string{"cni-none.yaml": all}
-	overlays, err := filepath.Glob(filepath.Join(r.source, "deploy/install/*/kustomization.yaml"))
-	if err != nil {
-		return err
+	var overlays []string
+	for _, of := range []string{"deploy/install/*", "deploy/kubernetes/policy/*"} {
+		found, err := filepath.Glob(filepath.Join(r.source, of, "kustomization.yaml"))
+		if err != nil {
+			return err
+		}
+		overlays = append(overlays, found...)
 	}
 	for _, file := range overlays {
 		text, err := os.ReadFile(file)
