@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/cni-none/cni-none/internal/netns"
 	"github.com/cni-none/cni-none/internal/nstest"
 )
 
@@ -167,6 +168,50 @@ func TestUnknownIsAnAlarm(t *testing.T) {
 	for _, want := range []string{"none_audit_alarms 2\n", `none_audit_namespaces{state="unknown"} 1`, `none_audit_namespaces{state="violated"} 1`} {
 		if !strings.Contains(string(m.text()), want) {
 			t.Errorf("no %s in\n%s", want, m.text())
+		}
+	}
+}
+
+// A violated namespace that no walk finds any more stays violated for as long as
+// it exists; one that was isolated is gone.
+func TestUnseenStaysViolated(t *testing.T) {
+	ns := nstest.New(t)
+	e, err := listen()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.close()
+	open, err := netns.Open(ns.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	alive, err := e.track(open)
+	open.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name  string
+		id    int
+		row   row
+		stays bool
+	}{
+		{"violated", alive, row{Verdict: notIsolated, Violated: true}, true},
+		{"violated, and ended", 1 << 20, row{Verdict: notIsolated, Violated: true}, false},
+		{"isolated", alive, row{Verdict: isolated}, false},
+	} {
+		var out strings.Builder
+		w := newWatcher()
+		w.events, w.out, w.asJSON = e, &out, true
+		k := &watched{inode: 7, id: tt.id, expected: "network airgap", ns: &namespace{}, row: tt.row}
+		w.known[7], w.byID[tt.id] = k, k
+		for range 3 {
+			if err := w.update(walk{scan: &scan{}, start: time.Now()}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if stays := w.known[7] == k; stays != tt.stays || stays == strings.Contains(out.String(), `"state":"gone"`) {
+			t.Errorf("%s: still known: %v, want %v: %s", tt.name, stays, tt.stays, out.String())
 		}
 	}
 }

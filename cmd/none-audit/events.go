@@ -127,7 +127,7 @@ func (e *events) track(n *netns.NS) (id int, err error) {
 func (e *events) alive(id int) bool {
 	req := nl.NewNetlinkRequest(unix.RTM_GETNSID, 0)
 	req.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: e.ask}
-	req.AddRawData(make([]byte, 4)) // struct rtgenmsg, padded
+	req.AddData(nl.NewRtGenMsg())
 	req.AddData(nl.NewRtAttr(unix.NETNSA_NSID, nl.Uint32Attr(uint32(id))))
 	_, err := req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWNSID)
 	return err == nil
