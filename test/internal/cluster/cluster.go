@@ -111,8 +111,9 @@ func (c *Cluster) apiServer(tb testing.TB, etcd string) {
 		"--service-account-issuer=https://kubernetes.default.svc",
 		"--service-account-key-file=" + c.Dir + "/pki/sa.key", "--service-account-signing-key-file=" + c.Dir + "/pki/sa.key",
 	}
-	c.Daemon(tb, "kube-apiserver", append(args, c.Args...)...)
+	d := c.Daemon(tb, "kube-apiserver", append(args, c.Args...)...)
 	harness.Eventually(tb, "the API server is ready", func() error {
+		d.MustRun(tb)
 		out, err := c.Kubectl("get", "--raw=/readyz")
 		if err != nil {
 			return fmt.Errorf("%w: %s", err, out)

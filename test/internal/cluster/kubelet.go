@@ -30,6 +30,7 @@ func (c *Cluster) Kubelet(tb testing.TB) *machine.Daemon {
 	d := c.Daemon(tb, "kubelet", "--config="+c.Dir+"/kubelet.yaml", "--kubeconfig="+c.Kubeconfig,
 		"--hostname-override=node", "--node-ip="+NodeAddress)
 	harness.Eventually(tb, "the node is Ready", func() error {
+		d.MustRun(tb)
 		out, err := c.Kubectl("get", "node", "node", "-o", `jsonpath={.status.conditions[?(@.type=="Ready")]}`)
 		if err == nil && !strings.Contains(out, `"status":"True"`) {
 			err = harness.ErrNotYet

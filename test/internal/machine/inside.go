@@ -146,6 +146,17 @@ func (d *Daemon) Start(tb testing.TB) {
 	d.cmd, d.done = cmd, done
 }
 
+// MustRun fails the test when the daemon has ended by itself: nothing that waits for
+// it need go on.
+func (d *Daemon) MustRun(tb testing.TB) {
+	tb.Helper()
+	select {
+	case <-d.done:
+		tb.Fatalf("%s has ended: %v", d.args[0], d.cmd.ProcessState)
+	default:
+	}
+}
+
 // Stop ends the daemon; what it started in sessions of their own (shims) lives on.
 func (d *Daemon) Stop() {
 	_ = d.cmd.Process.Signal(unix.SIGTERM) // an error means that it has ended already
