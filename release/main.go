@@ -36,7 +36,7 @@ type part struct {
 }
 
 var parts = []part{
-	{"image", release.image}, {"manifests", release.manifests},
+	{"image", release.image}, {"manifests", release.manifests}, {"chart", release.chart},
 	{"packages", release.packages}, {"sbom", release.sbom}, {"checksums", release.checksums},
 }
 

@@ -14,7 +14,7 @@ import (
 const all = "deploy"
 
 // manifests writes cni-none.yaml, which is all that a cluster needs, the overlays
-// of it, and the samples, each with the release's image.
+// of it, optional policies, and the samples, each with the release's image.
 func (r release) manifests() error {
 	files := map[string]string{"cni-none.yaml": all}
 	var overlays []string
@@ -34,6 +34,9 @@ func (r release) manifests() error {
 		if name := filepath.Base(dir); name != "base" && strings.Contains(string(text), "\nkind: Kustomization\n") {
 			files["cni-none-"+name+".yaml"] = dir
 		}
+	}
+	for _, name := range []string{"defaults", "defaults-v1beta1", "proof"} {
+		files["policy-"+name+".yaml"] = "deploy/kubernetes/policy/" + name
 	}
 	for name, dir := range files {
 		text, err := r.kustomize(dir)
