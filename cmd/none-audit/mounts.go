@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"strconv"
 	"strings"
 
@@ -19,7 +20,7 @@ func (v *visit) addMounts(thread string) error {
 		return nil
 	}
 	fd, err := openAt(v.dir, thread+"/mountinfo", unix.O_RDONLY)
-	if err == unix.EINVAL { // it has just ended (fs/proc_namespace.c, mounts_open_common)
+	if errors.Is(err, unix.EINVAL) { // it has just ended (fs/proc_namespace.c, mounts_open_common)
 		return nil
 	}
 	if err != nil {

@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"strings"
 
 	"github.com/cni-none/cni-none/pkg/loopback"
@@ -44,14 +43,6 @@ func judgeWhat(s *loopback.Survey, err error) (v verdict, why, notes []string, _
 		return v, why, notes, nil
 	}
 	return unknown, nil, nil, err
-}
-
-// atMost shortens items to n and says how many are left out.
-func atMost(n int, items []string) []string {
-	if len(items) <= n {
-		return items
-	}
-	return append(items[:n:n], fmt.Sprintf("and %d more", len(items)-n))
 }
 
 // sentence puts a verdict and its reasons into a line.
