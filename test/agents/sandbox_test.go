@@ -46,7 +46,9 @@ func sandboxes(t *testing.T, s suite) {
 			if err := errors.Join(os.Mkdir("/run/"+name, 0o755), os.Chown("/run/"+name, 65534, 65534)); err != nil {
 				t.Fatal(err)
 			}
-			s.Apply(t, volume(name)+sandbox(name, "default", podSpec(t, class,
+			s.Apply(t, volume(name))
+			s.MustKubectl(t, "wait", "--for=jsonpath={.status.phase}=Bound", "--timeout=120s", "pvc/work-"+name)
+			s.Apply(t, sandbox(name, "default", podSpec(t, class,
 				"        - name: work\n          emptyDir: {medium: Memory, sizeLimit: 32Mi}\n", "")+claimTemplate))
 			defer s.Remove(t, "sandbox", name)
 			s.ready(t, "sandbox/"+name)
@@ -77,6 +79,8 @@ func sandboxes(t *testing.T, s suite) {
 }
 
 // volume is a place on the node for the claim of a Sandbox: nothing provisions here.
+// The claim is made now: the controller takes one that is there, and makes one together
+// with the pod else, which the scheduler then puts aside for up to five minutes.
 func volume(name string) string {
 	return fmt.Sprintf(`apiVersion: v1
 kind: PersistentVolume
@@ -87,6 +91,11 @@ spec:
   storageClassName: ""
   claimRef: {namespace: default, name: work-%[1]s}
   hostPath: {path: /run/%[1]s, type: Directory}
+---
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: work-%[1]s, namespace: default}
+spec: {accessModes: [ReadWriteOnce], storageClassName: "", resources: {requests: {storage: 10Mi}}}
 ---
 `, name)
 }
