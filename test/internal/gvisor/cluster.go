@@ -1,6 +1,7 @@
 package gvisor
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/cni-none/cni-none/test/internal/cluster"
@@ -20,9 +21,9 @@ func Cluster(tb testing.TB, m *machine.Machine, images ...image.Image) *cluster.
 	})
 	Node(tb, m, "2.4", 4, append(images, image.Own())...)
 	c.Kubelet(tb)
-	c.MustKubectl(tb, "label", "node", "--all", "cni-none.dev/ready=true")
-	c.MustKubectl(tb, "apply", "-f", "deploy/kubernetes/runtimeclass.yaml")
-	c.Apply(tb, harness.Block(tb, Page, "class"))
+	for line := range strings.Lines(harness.Block(tb, Page, "class")) {
+		c.MustKubectl(tb, strings.Fields(strings.TrimPrefix(line, "kubectl "))...)
+	}
 	c.MustKubectl(tb, "apply", "-k", harness.Repo("deploy/kubernetes/policy"))
 	c.MustKubectl(tb, "apply", "-k", harness.Repo("deploy/kubernetes/policy/defaults-v1beta1"))
 	return c
