@@ -59,6 +59,12 @@ test-kubernetes: test-policy ## test hermetic pods on a cluster of the test's ow
 test-isolation: test-audit ## try to get out of a container, and of a control; test the audit
 test-faults: test-soak ## make every system call of the plugin fail; a sample of make soak
 
+.PHONY: test-kernels-all test-node-all
+test-kernels-all: ## test the programs on all kernels and architectures in QEMU, and write the table in docs/kernels.md
+	test/run.sh kernels -full
+test-node-all: ## test none-install on a Debian node in QEMU, with a reboot, containerd 2.4, the watch, seccomp and podman
+	test/run.sh node -full
+
 .PHONY: test-sabotage
 test-sabotage: ## break copies of the project, one line at a time, and expect the tests to notice (root)
 	cd test && GOFLAGS= go run ./sabotage .. sabotage/list.txt
