@@ -185,6 +185,6 @@ func hint(stderr io.Writer) {
 	fmt.Fprintf(stderr, `%s: loopback, and no other network, for a container.
 CNI versions: %s.
 A container runtime runs this, with a CNI command in CNI_COMMAND and a network config on stdin.
-To start: https://github.com/cni-none/cni-none#quick-start
+To start: https://github.com/cni-none/cni-none#podman-nerdctl-cnitool
 `, buildversion.BuildString("none"), strings.Join(supported.SupportedVersions(), ", "))
 }
