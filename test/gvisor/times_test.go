@@ -3,6 +3,7 @@
 package gvisor
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"slices"
@@ -15,7 +16,9 @@ import (
 	"github.com/cni-none/cni-none/test/internal/harness"
 )
 
-// sort of sandboxes, in the order of the table. The first is the floor: no CNI at all.
+var rounds = flag.Int("rounds", 30, "how many sandboxes of each sort")
+
+// sorts of sandboxes, in the order of the table. The first is the floor: no CNI at all.
 var sorts = []struct {
 	name, handler string
 	network       cri.NamespaceMode
@@ -45,7 +48,7 @@ func TestSandboxTimes(t *testing.T) {
 			fmt.Fprintf(&table, "| %s | %s | %.2f | %s | %.2f |\n", sort.name, times(run[i]), ratio(run[i], run[0]), times(stop[i]), ratio(stop[i], stop[0]))
 		}
 	}
-	t.Log("median (p90) in ms, and the ratio to hostNetwork", table.String())
+	t.Logf("%d of each, median (p90) in ms, and the ratio to hostNetwork\n%s", *rounds, table.String())
 	if file := os.Getenv("TIMES"); file != "" {
 		if err := os.WriteFile(file, []byte(table.String()), 0o644); err != nil {
 			t.Error(err)
@@ -55,10 +58,9 @@ func TestSandboxTimes(t *testing.T) {
 
 // timeAll returns the times of each sort.
 func (n *node) timeAll() (run, stop [][]time.Duration) {
-	const rounds = 30
 	random := harness.Random(n.t)
 	run, stop = make([][]time.Duration, len(sorts)), make([][]time.Duration, len(sorts))
-	for round := range rounds + 1 {
+	for round := range *rounds + 1 {
 		for _, i := range random.Perm(len(sorts)) {
 			start := time.Now()
 			p := n.sandbox(sorts[i].handler, sorts[i].network)
