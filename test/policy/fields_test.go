@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"encoding/json"
 	"fmt"
 	"reflect"
 	"slices"
@@ -380,6 +381,47 @@ func TestFieldsKnown(t *testing.T) {
 	if len(numbers) != len(capabilities) || len(numbers) != unix.CAP_LAST_CAP+1 {
 		t.Errorf("%d capabilities with %d numbers, the kernel has %d", len(capabilities), len(numbers), unix.CAP_LAST_CAP+1)
 	}
+}
+
+// testSchema wants the same of what the server itself says that a pod may have: it may
+// be newer than the types above.
+func (s *suite) testSchema(t *testing.T) {
+	raw, err := s.Discovery().RESTClient().Get().AbsPath("/openapi/v3/api/v1").DoRaw(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var doc struct {
+		Components struct {
+			Schemas map[string]struct{ Properties map[string]any }
+		}
+	}
+	if err := json.Unmarshal(raw, &doc); err != nil {
+		t.Fatal(err)
+	}
+	for _, of := range []reflect.Type{
+		reflect.TypeFor[corev1.PodSpec](), reflect.TypeFor[corev1.Container](), reflect.TypeFor[corev1.Volume](),
+		reflect.TypeFor[corev1.VolumeProjection](), reflect.TypeFor[corev1.SecurityContext](), reflect.TypeFor[corev1.PodSecurityContext](),
+		reflect.TypeFor[corev1.Probe](), reflect.TypeFor[corev1.LifecycleHandler](),
+	} {
+		known := map[string]bool{}
+		for _, f := range reflect.VisibleFields(of) {
+			known[strings.Split(f.Tag.Get("json"), ",")[0]] = true
+		}
+		properties := doc.Components.Schemas["io.k8s.api.core.v1."+of.Name()].Properties
+		if len(properties) == 0 {
+			t.Errorf("the server knows no %s", of.Name())
+		}
+		for field := range properties {
+			if !known[field] && newer[of.Name()+"."+field] == "" {
+				t.Errorf("%s.%s of the server is neither judged nor unjudged", of.Name(), field)
+			}
+		}
+	}
+}
+
+// newer are fields that our k8s.io/api does not have yet, and why no rule is interested.
+var newer = map[string]string{
+	"PodSpec.schedulingGroup": "where it runs", // 1.36
 }
 
 // testFields says each thing once, in a container of every kind, in a hermetic pod and

@@ -69,6 +69,7 @@ func TestPolicies(t *testing.T) {
 			t.Run("namespace's mesh and opt-ins", s.testNamespaceDecides)
 			t.Run("asking", s.testAsking)
 			t.Run("namespaces", s.testNamespaces)
+			t.Run("schema", s.testSchema)
 			t.Run("every field", s.testFields)
 			t.Run("any pod", s.testAnyPod)
 			t.Run("update", s.testUpdate)
