@@ -184,10 +184,11 @@ func (w *watcher) repair(ctx context.Context, r report) (report, bool) {
 	if r.State == pendingRestart && !w.restart {
 		return r, true
 	}
-	err := w.restarts.blocked()
-	if err == nil {
-		err = w.install(ctx)
+	if err := w.restarts.blocked(); err != nil {
+		r.State, r.Reasons = degraded, []string{"the last restart failed: " + err.Error()}
+		return r, true
 	}
+	err := w.install(ctx)
 	var wait *later
 	switch {
 	case errors.As(err, &wait) && !wait.done:

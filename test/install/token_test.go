@@ -12,9 +12,16 @@ import (
 // TestStolenToken uses the DaemonSet's token as a thief would: for another node, and
 // for what is not ours on its own one. Each refusal has what is allowed beside it.
 func TestStolenToken(t *testing.T) {
-	t.Parallel()
-	n := newNode(t, "2.4", "")
-	c := apiServer{cluster.Start(t, cluster.Config{Version: "134", Machine: n.Machine})}
+	for _, version := range []string{"134", "136"} {
+		t.Run(version, func(t *testing.T) {
+			t.Parallel()
+			n := newNode(t, "2.4", "")
+			stolenToken(t, n, apiServer{cluster.Start(t, cluster.Config{Version: version, Machine: n.Machine})})
+		})
+	}
+}
+
+func stolenToken(t *testing.T, n *node, c apiServer) {
 	for _, name := range []string{"here", "there"} {
 		c.Apply(t, `{apiVersion: v1, kind: Node, metadata: {name: `+name+`, labels: {mine: "1"}}, spec: {podCIDR: 10.1.0.0/24, taints: [{key: cni-none.dev/not-ready, effect: NoSchedule}, {key: other, effect: NoSchedule}]}}`)
 	}

@@ -9,7 +9,9 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -119,6 +121,8 @@ func (e *Engine) dial(ctx context.Context) error {
 	if err == nil && v.RuntimeName != "containerd" {
 		err = fmt.Errorf("the container runtime at %s is %s %s, and none-install knows containerd only: it gives a runtime handler a network of its own. %s",
 			e.Endpoint, v.RuntimeName, v.RuntimeVersion, elsewhere(v.RuntimeName))
+	} else if status.Code(err) == codes.Unimplemented {
+		err = fmt.Errorf("what listens at %s serves no CRI: it is a containerd whose CRI plugin is switched off (disabled_plugins), as Docker's package has it, and Kubernetes does not use it; say which one with --endpoint", e.Endpoint)
 	} else if err != nil {
 		err = fmt.Errorf("ask the container runtime at %s for its version: %w", e.Endpoint, err)
 	}
