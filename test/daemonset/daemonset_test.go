@@ -5,6 +5,8 @@ package daemonset
 import (
 	"encoding/json"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -29,6 +31,7 @@ type node struct {
 
 func start(t *testing.T) *node {
 	t.Helper()
+	harness.Sh(t, "mount --make-rshared /") // as systemd has it on a node
 	for _, plugin := range []string{"bridge", "host-local", "loopback"} {
 		harness.Copy(t, harness.Bin("cniplugins", plugin), "/opt/cni/bin/"+plugin, 0o755)
 	}
@@ -43,7 +46,42 @@ func start(t *testing.T) *node {
 	busybox.Cmd = nil
 	n.containerd.Import(t, image.Archive(t, busybox, image.Busybox(t, image.Pauses...), image.Own()), image.Pauses...)
 	n.Kubelet(t)
+	serviceAddress(t, cluster.NodeAddress+":6443")
 	return n
+}
+
+// serviceAddress does for one Service what kube-proxy does: pods reach the API
+// server at the first address of the Services' range.
+func serviceAddress(t *testing.T, to string) {
+	t.Helper()
+	harness.Sh(t, "ip address add 10.96.0.1/32 dev lo")
+	l, err := net.Listen("tcp", "10.96.0.1:443")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			from, err := l.Accept()
+			if err != nil {
+				return
+			}
+			server, err := net.Dial("tcp", to)
+			if err != nil {
+				from.Close()
+				continue
+			}
+			go func() { io.Copy(server, from); server.Close() }()
+			go func() { io.Copy(from, server); from.Close() }()
+		}
+	}()
+}
+
+// apply gives the cluster one of deploy/install, which looks again after seconds
+// instead of a minute.
+func (n *node) apply(t *testing.T, overlay string) {
+	t.Helper()
+	n.Apply(t, strings.Replace(n.MustKubectl(t, "kustomize", harness.Repo("deploy/install", overlay)), "- --root=/host\n", "- --root=/host\n        - --interval=5s\n", 1))
 }
 
 // condition is what the node says of itself.
@@ -98,7 +136,7 @@ func files(t *testing.T) map[string]string {
 func TestDaemonSet(t *testing.T) {
 	n := start(t)
 	before := files(t)
-	n.MustKubectl(t, "apply", "-k", harness.Repo("deploy/install/base"))
+	n.apply(t, "base")
 	n.MustKubectl(t, "apply", "-f", harness.Repo("deploy/kubernetes/runtimeclass.yaml"))
 	n.waitCondition(t, "False PendingRestart")
 	if out, err := n.Kubectl("-n", "cni-none", "rollout", "status", "daemonset/cni-none", "--timeout=2s"); err == nil {
@@ -117,7 +155,7 @@ func TestDaemonSet(t *testing.T) {
 	n.secondHandler(t)
 
 	n.MustKubectl(t, "delete", "pod", "hermetic", "--now")
-	n.MustKubectl(t, "apply", "-k", harness.Repo("deploy/install/remove"))
+	n.apply(t, "remove")
 	harness.Poll(t, "the handler is out of the config", func() (bool, string) {
 		_, err := os.Stat(containerd.DropIns + "/airgap.toml")
 		return os.IsNotExist(err), n.condition(t) + "\n" + n.logs()
@@ -201,20 +239,20 @@ func (n *node) secondHandler(t *testing.T) {
 	labels := func(want string) {
 		t.Helper()
 		harness.Poll(t, "the node's labels are "+want, func() (bool, string) {
-			l := n.MustKubectl(t, "get", "node", "node", "-o", `jsonpath={.metadata.labels.cni-none\.dev/ready} {.metadata.labels.cni-none\.dev/handler-airgap} {.metadata.labels.cni-none\.dev/handler-airgap-runc}`)
+			l := n.MustKubectl(t, "get", "node", "node", "-o", `jsonpath=all={.metadata.labels.cni-none\.dev/ready} airgap={.metadata.labels.cni-none\.dev/handler-airgap} airgap-runc={.metadata.labels.cni-none\.dev/handler-airgap-runc}`)
 			return l == want, fmt.Sprintf("%q %s\n%s", l, n.condition(t), n.logs())
 		})
 	}
-	labels("true true ")
+	labels("all=true airgap=true airgap-runc=")
 	set("--handler=airgap-runc=runc")
 	n.waitCondition(t, "False PendingRestart")
-	labels(" true ") // the first one is as good as before
+	labels("all= airgap=true airgap-runc=") // the first one is as good as before
 	n.containerd.Restart(t)
-	labels("true true true")
+	labels("all=true airgap=true airgap-runc=true")
 	set()
 	n.waitCondition(t, "False PendingRestart")
-	labels(" true ")
+	labels("all= airgap=true airgap-runc=")
 	n.containerd.Restart(t)
-	labels("true true ")
+	labels("all=true airgap=true airgap-runc=")
 	n.MustKubectl(t, "wait", "--for=condition=Ready", "pod/hermetic", "--timeout=1m")
 }

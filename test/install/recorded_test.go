@@ -1,9 +1,11 @@
 package install
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -62,7 +64,9 @@ func criSections(t *testing.T, dump string) map[string]any {
 	if err := toml.Unmarshal([]byte(dump), &tree); err != nil {
 		t.Fatal(err)
 	}
-	out := map[string]any{"imports": tree["imports"], "disabled_plugins": tree["disabled_plugins"]}
+	imports := strings.Fields(strings.Trim(fmt.Sprint(tree["imports"]), "[]"))
+	slices.Sort(imports) // 1.7 has them in any order
+	out := map[string]any{"imports": imports, "disabled_plugins": tree["disabled_plugins"]}
 	for name, section := range table(tree, "plugins") {
 		if strings.Contains(name, "cri") {
 			out[name] = section
