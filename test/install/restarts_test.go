@@ -116,7 +116,7 @@ func TestWithoutUnit(t *testing.T) {
 	}
 	n.sameFiles(before, "without a unit")
 
-	n.write(mainFile, "version = 2\ndisabled_plugins = [\"cri\"]\n", 0o644)
+	n.write(mainFile, "disabled_plugins = [\"cri\"]\n", 0o644)
 	n.run(restart)
 	docker := n.files()
 	harness.Eventually(t, "install says what is switched off", func() error {
