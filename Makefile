@@ -29,9 +29,20 @@ cross: ## build dist/none-linux-ARCH for every architecture that CNI releases fo
 	@set -e; for a in $(ARCHES); do GOARCH=$$a $(MAKE) none BIN=dist SUFFIX=-linux-$$a; done; \
 	for a in $(IMAGE_ARCHES); do GOARCH=$$a $(MAKE) none-audit none-install BIN=dist SUFFIX=-linux-$$a; done
 
-.PHONY: install
-install: none ## install the plugin into $(PREFIX)/bin (PREFIX=/opt/cni; DESTDIR is respected)
+# none-install installs the plugin that lies beside it.
+TOOLS ?= /usr/local
+.PHONY: install uninstall
+install: build ## install the plugin into $(PREFIX)/bin (PREFIX=/opt/cni), the other two into $(TOOLS)/sbin (DESTDIR is respected)
 	install -D -m 755 $(BIN)/none $(DESTDIR)$(PREFIX)/bin/none
+	install -D -m 755 -t $(DESTDIR)$(TOOLS)/lib/cni-none $(BIN)/none $(BIN)/none-install
+	install -D -m 755 $(BIN)/none-audit $(DESTDIR)$(TOOLS)/sbin/none-audit
+	ln -sfn ../lib/cni-none/none-install $(DESTDIR)$(TOOLS)/sbin/none-install
+	install -d $(DESTDIR)$(TOOLS)/share/man/man8
+	for p in none-audit none-install; do $(BIN)/$$p man >$(DESTDIR)$(TOOLS)/share/man/man8/$$p.8 || exit; done
+uninstall: ## remove what make install has installed
+	rm -f $(DESTDIR)$(PREFIX)/bin/none $(addprefix $(DESTDIR)$(TOOLS)/,lib/cni-none/none lib/cni-none/none-install \
+		sbin/none-audit sbin/none-install share/man/man8/none-audit.8 share/man/man8/none-install.8)
+	[ ! -d $(DESTDIR)$(TOOLS)/lib/cni-none ] || rmdir $(DESTDIR)$(TOOLS)/lib/cni-none
 
 bin/cnitool: test/go.mod # pinned there, so that the plugin's own go.mod stays small
 	cd test && CGO_ENABLED=0 GOFLAGS= go build -trimpath -o ../bin/cnitool github.com/containernetworking/cni/cnitool
@@ -104,6 +115,10 @@ release: ## build dist/: programs, image, manifests, chart, .deb, .rpm, bill of 
 	rm -rf dist
 	$(MAKE) cross
 	release/build.sh $(VERSION)
+
+.PHONY: publish
+publish: ## push the image and the chart of dist/ to ghcr.io and make the release (a workflow's work: GITHUB_TOKEN, GITHUB_ACTOR)
+	release/publish.sh $(VERSION)
 
 .PHONY: help
 help: ## show this list
