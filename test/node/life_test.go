@@ -34,7 +34,7 @@ func (n *node) life(*testing.T) {
 	n.install(4, "status")
 	n.install(0, "install --dry-run")
 	pid := n.mainPID()
-	if out := n.install(0, "install"); !strings.Contains(out, "pending-restart") {
+	if out := n.install(3, "install"); !strings.Contains(out, "pending-restart") {
 		n.Errorf("install does not say that a restart is missing:\n%s", out)
 	}
 	n.install(3, "status")

@@ -78,6 +78,7 @@ func (n *node) installFails(f failure) {
 func (n *node) runFails(f failure) {
 	before := n.files()
 	n.fail(f, "! grep")
+	n.Must("rm -f /run/cni-none.restarts") // it would wait after the failure before
 	n.Must("systemd-run --quiet --unit none-run /usr/sbin/none-install run --restart --timeout 60s --interval 1h")
 	out := n.Must("said=\"journalctl -o cat _SYSTEMD_INVOCATION_ID=$(systemctl show -p InvocationID --value none-run)\"\nfor i in $(seq 300); do $said | grep -qE '^[0-9TZ:-]+ [a-z]' && break; sleep 1; done; $said; systemctl stop none-run; systemctl reset-failed none-run 2>/dev/null || true")
 	if !strings.Contains(out, "degraded") {
