@@ -225,7 +225,9 @@ func furniture() error {
 			return err
 		}
 	}
-	return os.Setenv("TMPDIR", "/run/tmp")
+	// Documented commands build bin/none, which other suites use at the same time: from
+	// the same file system it gets there in one piece, by a rename.
+	return errors.Join(os.Setenv("TMPDIR", "/run/tmp"), os.Setenv("GOTMPDIR", harness.Bin()))
 }
 
 // dropNamespaces unmounts our copies of the mounts of namespaces: they are none
