@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 
 	"sigs.k8s.io/yaml"
@@ -127,14 +126,18 @@ func (c *chart) daemonSet(o object) error {
 // args are those of a container. What the overlays add to those of install, in
 // their order, a value adds here.
 func (c *chart) args(container string, args []any) []any {
-	var handlers []any
-	args = slices.DeleteFunc(args, func(a any) bool {
+	var handlers, rest []any
+	for _, a := range args {
 		handler, ok := strings.CutPrefix(a.(string), "--handler=")
-		if ok {
-			handlers = append(handlers, handler)
+		if !ok {
+			rest = append(rest, a)
+			continue
 		}
-		return ok
-	})
+		if handlers = append(handlers, handler); len(handlers) == 1 {
+			rest = append(rest, c.hole("BLOCK\n{{- range .Values.handlers }}\n- --handler={{ . }}\n{{- end }}"))
+		}
+	}
+	args = rest
 	for i, a := range args {
 		if port, ok := strings.CutPrefix(a.(string), "--listen=$(HOST_IP):"); ok {
 			args[i] = c.hole(`ternary "--listen=[$(HOST_IP)]:` + port + `" "--listen=$(HOST_IP):` + port + `" .Values.ipv6Only`)
@@ -147,8 +150,7 @@ func (c *chart) args(container string, args []any) []any {
 	line := func(condition, arg string) string {
 		return "\n{{- if " + condition + " }}\n- " + arg + "\n{{- end }}"
 	}
-	return append(args, c.hole("BLOCK\n{{- range .Values.handlers }}\n- --handler={{ . }}\n{{- end }}"+
-		line(".Values.restart", "--restart")+line(".Values.ipv6Only", "--placeholder=192.0.0.8")+line(`eq .Values.onViolation "delete"`, "--on-violation=delete")))
+	return append(args, c.hole("BLOCK"+line(".Values.restart", "--restart")+line(".Values.ipv6Only", "--placeholder=192.0.0.8")+line(`eq .Values.onViolation "delete"`, "--on-violation=delete")))
 }
 
 // runtimeClass is the template for every handler but airgap itself.
