@@ -136,7 +136,10 @@ func tarOf(files []file, when time.Time) ([]byte, error) {
 
 func compress(data []byte) ([]byte, error) {
 	var out bytes.Buffer
-	z := gzip.NewWriter(&out)
+	z, err := gzip.NewWriterLevel(&out, gzip.BestCompression)
+	if err != nil {
+		return nil, err
+	}
 	if _, err := z.Write(data); err != nil {
 		return nil, err
 	}
