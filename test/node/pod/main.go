@@ -25,6 +25,8 @@ const (
 	quota  = 50000
 	period = 100000
 	parent = "kubepods-burstable-test.slice"
+
+	audit = "/usr/sbin/none-audit" // of the package
 )
 
 func main() {
@@ -83,16 +85,17 @@ func start(ctx context.Context, client cri.RuntimeServiceClient, name, handler, 
 	if profile != "" {
 		security.Seccomp = &cri.SecurityProfile{ProfileType: cri.SecurityProfile_Localhost, LocalhostRef: profile}
 	}
+	mounts := []*cri.Mount{{HostPath: "/payload", ContainerPath: "/payload", Readonly: true}}
+	if _, err := os.Stat(audit); err == nil { // containerd makes a directory of what is not there
+		mounts = append(mounts, &cri.Mount{HostPath: audit, ContainerPath: "/host/none-audit", Readonly: true})
+	}
 	container, err := client.CreateContainer(ctx, &cri.CreateContainerRequest{
 		PodSandboxId: sandbox.PodSandboxId,
 		Config: &cri.ContainerConfig{
 			Metadata: &cri.ContainerMetadata{Name: "main"},
 			Image:    &cri.ImageSpec{Image: "localhost/pod:1"},
 			LogPath:  name + ".log",
-			Mounts: []*cri.Mount{
-				{HostPath: "/payload", ContainerPath: "/payload", Readonly: true},
-				{HostPath: "/usr/sbin/none-audit", ContainerPath: "/host/none-audit", Readonly: true},
-			},
+			Mounts:   mounts,
 			Linux: &cri.LinuxContainerConfig{SecurityContext: security,
 				Resources: &cri.LinuxContainerResources{MemoryLimitInBytes: memory, CpuQuota: quota, CpuPeriod: period}},
 		},
