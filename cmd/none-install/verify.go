@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,11 +21,14 @@ import (
 func (in *installer) verify(ctx context.Context) report {
 	x := in.examine(ctx)
 	defer x.close()
-	if x.State != installed {
+	switch x.State {
+	case installed:
+		x.State = ready
+	case pendingRestart: // of one handler; the others can be tried
+	default:
 		return x.report
 	}
-	x.State = ready
-	for _, h := range x.Handlers {
+	for _, h := range slices.Clone(x.sound) {
 		err := sweep(ctx, x.engine, x.Handlers)
 		if err == nil {
 			err = trySandbox(ctx, x.engine, h)
@@ -33,7 +37,9 @@ func (in *installer) verify(ctx context.Context) report {
 		case err == nil:
 			x.Ready = append(x.Ready, h)
 		case noImage(err) && x.State != degraded:
-			x.State = installed
+			if x.State == ready {
+				x.State = installed
+			}
 			x.bad("handler %q is not tried: the node does not have the image that sandboxes are made of, and cannot pull it: %v", h, err)
 		default:
 			x.State = degraded
