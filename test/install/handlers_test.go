@@ -14,10 +14,19 @@ import (
 
 // TestHandlers adds a second handler and takes it away again.
 func TestHandlers(t *testing.T) {
-	t.Parallel()
-	n := newNode(t, "1.7", nvidiaConfig)
-	n.start()
-	n.loadImage()
+	for _, p := range platforms {
+		if p.name == "nvidia-import" {
+			for version := range strings.FieldsSeq(p.versions) {
+				t.Run("containerd-"+version, func(t *testing.T) {
+					t.Parallel()
+					handlersComeAndGo(t, newPlatformNode(t, p, version))
+				})
+			}
+		}
+	}
+}
+
+func handlersComeAndGo(t *testing.T, n *node) {
 	before, dump := n.files(), n.dump()
 	both := []string{"install", "--handler", "airgap", "--handler", "airgap-nvidia=nvidia"}
 	n.must(0, append(both, "--restart", "--restart-command", restart)...)

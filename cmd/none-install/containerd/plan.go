@@ -233,7 +233,8 @@ func (p *Plan) Check(after *DiskConfig) error {
 }
 
 // Preview has containerd read the config as it is going to be, before any file
-// changes. It can where our file is the main one, or a drop-in.
+// changes. It can where our file is the main one, or a drop-in that takes nothing
+// away: what is in the drop-in on disk is read, too.
 func (e *Engine) Preview(ctx context.Context, p *Plan) error {
 	var after *DiskConfig
 	var err error
@@ -241,7 +242,7 @@ func (e *Engine) Preview(ctx context.Context, p *Plan) error {
 	switch {
 	case p.Target == p.main && p.Text != nil && !relative:
 		after, err = e.dumpTexts(ctx, p.Text)
-	case p.Whole && p.Text != nil && p.Target != p.main:
+	case p.Whole && p.Text != nil && p.Target != p.main && len(p.Gone) == 0:
 		root := fmt.Sprintf("version = 3\nimports = [%q, %q]\n", e.Config, fdPath(1))
 		after, err = e.dumpTexts(ctx, []byte(root), p.Text)
 	default:
