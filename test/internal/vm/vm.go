@@ -35,10 +35,11 @@ type arch struct {
 	modules []string // for that and for disks
 }
 
-// A processor that is emulated may be too slow for amd64's check of its timer, and
-// then the kernel stops for good (Documentation/admin-guide/kernel-parameters.txt).
+// An emulated processor may be too slow for amd64's check of its timer, and miss a
+// timer that is set for once: the kernel then stops for good, or sleeps. A tick that
+// comes anyway has no such end (Documentation/admin-guide/kernel-parameters.txt).
 var arches = map[string]arch{
-	"amd64": {"qemu-system-x86_64", []string{"-cpu", "max"}, "ttyS0 no_timer_check", "virtio-serial-pci", []string{"virtio_pci", "virtio_console", "virtio_blk"}},
+	"amd64": {"qemu-system-x86_64", []string{"-cpu", "max"}, "ttyS0 no_timer_check nohz=off highres=off", "virtio-serial-pci", []string{"virtio_pci", "virtio_console", "virtio_blk"}},
 	"arm64": {"qemu-system-aarch64", []string{"-M", "virt", "-cpu", "max,pauth-impdef=on"}, "ttyAMA0", "virtio-serial-pci", []string{"virtio_pci", "virtio_console", "virtio_blk"}},
 	"s390x": {"qemu-system-s390x", []string{"-M", "s390-ccw-virtio", "-cpu", "qemu"}, "ttysclp0", "virtio-serial-ccw", []string{"virtio_console", "virtio_blk"}},
 }
