@@ -61,7 +61,7 @@ func (h *health) serve(ctx context.Context, l net.Listener, limit time.Duration,
 		}
 	})
 	server := &http.Server{Handler: mux, ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second, MaxHeaderBytes: 16 << 10}
-	context.AfterFunc(ctx, func() { server.Close() })
+	context.AfterFunc(ctx, func() { _ = server.Close() })
 	if err := server.Serve(l); err != nil && ctx.Err() == nil {
 		logf("serve probes: %v", err)
 	}

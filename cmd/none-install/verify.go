@@ -145,8 +145,11 @@ func lookInside(ctx context.Context, e *containerd.Engine, sandbox string) error
 	var info struct {
 		PID int `json:"pid"`
 	}
-	if err := json.Unmarshal([]byte(status.Info["info"]), &info); err != nil || info.PID <= 0 {
-		return fmt.Errorf("the runtime does not say which process it is (%v)", err)
+	if err := json.Unmarshal([]byte(status.Info["info"]), &info); err != nil {
+		return fmt.Errorf("the runtime does not say which process it is: %w", err)
+	}
+	if info.PID <= 0 {
+		return errors.New("the runtime does not say which process it is")
 	}
 	path := fmt.Sprintf("/proc/%d/ns/net", info.PID)
 	own, err := os.Readlink("/proc/self/ns/net")

@@ -47,7 +47,7 @@ func listenFor(path string) (net.Listener, error) {
 }
 
 func (v *violations) run(ctx context.Context) {
-	context.AfterFunc(ctx, func() { v.listen.Close() })
+	context.AfterFunc(ctx, func() { _ = v.listen.Close() })
 	for {
 		conn, err := v.listen.Accept()
 		if err != nil {
@@ -56,13 +56,13 @@ func (v *violations) run(ctx context.Context) {
 			}
 			return
 		}
-		context.AfterFunc(ctx, func() { conn.Close() })
+		context.AfterFunc(ctx, func() { _ = conn.Close() })
 		go v.read(ctx, conn)
 	}
 }
 
 func (v *violations) read(ctx context.Context, conn net.Conn) {
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	lines := bufio.NewScanner(conn)
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {

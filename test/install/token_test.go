@@ -80,7 +80,7 @@ func stolenToken(t *testing.T, n *node, c apiServer) {
 	}
 	harness.Eventually(t, "the policy is in force", func() error {
 		if out, err := as(token, refused[0]); err == nil || !strings.Contains(out, "its own node only") {
-			return fmt.Errorf("%s (%v)", out, err)
+			return fmt.Errorf("the API server says %s", out)
 		}
 		return nil
 	})
