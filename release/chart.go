@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 
 	"sigs.k8s.io/yaml"
@@ -177,8 +178,10 @@ func (c *chart) text(o object) (string, error) {
 	text := ownImage.ReplaceAllString(escape(string(data)), "{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}")
 	text = holeLine.ReplaceAllStringFunc(text, func(line string) string {
 		m := holeLine.FindStringSubmatch(line)
-		var n int
-		fmt.Sscan(m[4], &n)
+		n, err := strconv.Atoi(m[4])
+		if err != nil {
+			return line // digits, says the pattern
+		}
 		hole := c.holes[n]
 		if block, ok := strings.CutPrefix(hole, "BLOCK\n"); ok {
 			return strings.ReplaceAll(block, "\n- ", "\n"+m[1]+"- ")

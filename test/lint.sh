@@ -12,7 +12,7 @@ failed=0
 mapfile -t modules < <(find . -name go.mod -not -path './tools/*' -not -path './bin/*' -printf '%h\n' | sort)
 for m in "${modules[@]}"; do
 	echo "golangci-lint in $m"
-	(cd "$m" && "$root/bin/golangci/golangci-lint" run --config "$root/.golangci.yml" ./...) || failed=1
+	(cd "$m" && "$root/bin/golangci/golangci-lint" run --allow-parallel-runners --config "$root/.golangci.yml" ./...) || failed=1
 done
 
 # No module asks for a later Go than its dependencies do, and all that is ours is

@@ -111,7 +111,7 @@ func TestImage(t *testing.T) {
 	archive := tar.NewReader(strings.NewReader(read(t, "cni-none-image.oci.tar")))
 	for {
 		h, err := archive.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {
