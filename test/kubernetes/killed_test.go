@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/cni-none/cni-none/test/internal/harness"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
 // killed runs 60 completions of the sample Job while containerd and kubelet are killed
@@ -40,10 +41,9 @@ func (c *node) killed(t *testing.T) {
 		c.containerd.Daemon.Kill()
 		c.kubelet.Kill()
 		c.containerd.Daemon.Start(t)
-		harness.Poll(t, "containerd answers", func() (bool, string) { // without it kubelet ends
-			out, err := c.Machine.Command(harness.Bin("containerd24/ctr"), "version").CombinedOutput()
-			return err == nil, string(out)
-		})
+		// kubelet ends where the CRI does not answer yet, as it does after containerd's
+		// other services, and there is no systemd here to start it again.
+		c.containerd.WaitReady(t, cri.RuntimeReady)
 		c.kubelet.Start(t)
 	}
 	var s status
