@@ -7,6 +7,7 @@ export PATH := $(if $(GODIR),$(GODIR):)$(PATH)
 VERSION ?= $(shell release/version.sh)
 PREFIX ?= /opt/cni
 BIN ?= bin
+DIST ?= dist
 ARCHES := amd64 arm arm64 loong64 mips64le ppc64le riscv64 s390x
 IMAGE_ARCHES := amd64 arm64
 
@@ -26,8 +27,8 @@ $(PROGRAMS):
 
 .PHONY: cross
 cross: ## build dist/none-linux-ARCH for every architecture that CNI releases for, the others for those of the image
-	@set -e; for a in $(ARCHES); do GOARCH=$$a $(MAKE) none BIN=dist SUFFIX=-linux-$$a; done; \
-	for a in $(IMAGE_ARCHES); do GOARCH=$$a $(MAKE) none-audit none-install BIN=dist SUFFIX=-linux-$$a; done
+	@set -e; for a in $(ARCHES); do GOARCH=$$a $(MAKE) none BIN=$(DIST) SUFFIX=-linux-$$a; done; \
+	for a in $(IMAGE_ARCHES); do GOARCH=$$a $(MAKE) none-audit none-install BIN=$(DIST) SUFFIX=-linux-$$a; done
 
 # none-install installs the plugin that lies beside it.
 TOOLS ?= /usr/local
@@ -105,16 +106,16 @@ vulnerabilities: ## look for known vulnerabilities in what is shipped (asks vuln
 IMAGE_TAG ?= dev
 .PHONY: image
 image: ## build the image from this clone, as dist/cni-none-image.oci.tar (IMAGE_TAG=dev, which the manifests name)
-	@set -e; for a in $(IMAGE_ARCHES); do GOARCH=$$a $(MAKE) --no-print-directory build BIN=dist SUFFIX=-linux-$$a; done
-	release/build.sh $(IMAGE_TAG) image
-	@echo "to import it on a node: ctr -n k8s.io images import $(abspath dist)/cni-none-image.oci.tar"
+	@set -e; for a in $(IMAGE_ARCHES); do GOARCH=$$a $(MAKE) --no-print-directory build BIN=$(DIST) SUFFIX=-linux-$$a; done
+	DIST=$(DIST) release/build.sh $(IMAGE_TAG) image
+	@echo "to import it on a node: ctr -n k8s.io images import $(abspath $(DIST))/cni-none-image.oci.tar"
 
 .PHONY: release
 release: export GOTOOLCHAIN := $(shell awk '$$1 == "toolchain" {print $$2}' go.mod)
 release: ## build dist/: programs, image, manifests, chart, .deb, .rpm, bill of materials, checksums
-	rm -rf dist
+	rm -rf $(DIST)
 	$(MAKE) cross
-	release/build.sh $(VERSION)
+	DIST=$(DIST) release/build.sh $(VERSION)
 
 .PHONY: publish
 publish: ## push the image and the chart of dist/ to ghcr.io and make the release (a workflow's work: GITHUB_TOKEN, GITHUB_ACTOR)

@@ -113,7 +113,7 @@ func (c *chart) daemonSet(o object) error {
 	}
 	c.values = object{
 		"image":    object{"repository": imageName, "tag": "", "pullPolicy": "IfNotPresent"},
-		"handlers": c.values["handlers"], "restart": false, "onViolation": "report", "ipv6Only": false,
+		"handlers": c.values["handlers"], "restart": false, "remove": false, "onViolation": "report", "ipv6Only": false,
 		"policies": object{"enabled": true}, "monitoring": object{"enabled": false}, "createNamespace": true,
 		"tolerations": spec["tolerations"], "resources": resources,
 	}
@@ -151,7 +151,7 @@ func (c *chart) args(container string, args []any) []any {
 	line := func(condition, arg string) string {
 		return "\n{{- if " + condition + " }}\n- " + arg + "\n{{- end }}"
 	}
-	return append(args, c.hole("BLOCK"+line(".Values.restart", "--restart")+line(".Values.ipv6Only", "--placeholder=192.0.0.8")+line(`eq .Values.onViolation "delete"`, "--on-violation=delete")))
+	return append(args, c.hole("BLOCK"+line(".Values.restart", "--restart")+line(".Values.remove", "--remove")+line(".Values.ipv6Only", "--placeholder=192.0.0.8")+line(`eq .Values.onViolation "delete"`, "--on-violation=delete")))
 }
 
 // runtimeClass is the template for every handler but airgap itself.

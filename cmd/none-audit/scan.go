@@ -197,15 +197,8 @@ func (w *walker) visit(pid int) {
 	case err != nil && !gone(err):
 		w.unreadable = append(w.unreadable, pid)
 	case err != nil || v.living == "":
-		w.missed = w.missed || w.ended(dir)
+		w.missed = true // it has ended, and may have left a child that was not there yet
 	}
-}
-
-// ended tells a process that has ended from one whose parent has not noticed
-// yet, which may be there for good and is in no namespace.
-func (w *walker) ended(dir int) bool {
-	_, err := w.file(dir, "comm")
-	return err != nil
 }
 
 // at returns the namespace with this number, and remembers a way to it.

@@ -79,12 +79,15 @@ type watcher struct {
 	interval time.Duration
 	health   health
 
-	last     string    // what was said last
-	lastFull time.Time // when sandboxes were run last
-	tried    []string  // the handlers whose sandbox was as it has to be
+	pause    time.Duration // between the last look and the next
+	runtime  int           // the runtime's process when it was last asked for
+	last     string        // what was said last
+	lastFull time.Time     // when sandboxes were run last
+	tried    []string      // the handlers whose sandbox was as it has to be
 }
 
 func (w *watcher) run(ctx context.Context) error {
+	w.pause, w.runtime = w.interval, w.where.PID()
 	for {
 		r, err := w.look(ctx)
 		if ctx.Err() != nil {
@@ -94,12 +97,35 @@ func (w *watcher) run(ctx context.Context) error {
 			return err // what starts us again has us look again
 		}
 		w.say(ctx, r)
-		select {
-		case <-ctx.Done():
+		if !w.rest(ctx, r.State) {
 			return nil
-		case <-time.After(w.interval):
 		}
 	}
+}
+
+// soon is how long the watcher gives a runtime that has started to serve; each rest
+// after that one is twice as long, up to the interval.
+const soon = 2 * time.Second
+
+// rest waits until it is time for another look: after the interval. A node that is
+// not ready mostly waits for its runtime to start anew, and is looked at soon after.
+func (w *watcher) rest(ctx context.Context, s nodeState) bool {
+	w.pause = min(2*w.pause, w.interval)
+	end := time.Now().Add(w.pause)
+	tick := time.NewTicker(min(soon, w.interval))
+	defer tick.Stop()
+	for time.Now().Before(end) {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-tick.C:
+		}
+		if pid := w.where.PID(); s != ready && pid != 0 && pid != w.runtime {
+			w.runtime, w.pause = pid, min(soon, w.interval)
+			end = time.Now().Add(w.pause)
+		}
+	}
+	return true
 }
 
 func (w *watcher) look(ctx context.Context) (report, error) {

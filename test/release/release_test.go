@@ -176,6 +176,7 @@ func TestChart(t *testing.T) {
 	}{
 		"nothing":   {nil, "cni-none.yaml"},
 		"restart":   {[]string{"restart=true"}, "cni-none-restart.yaml"},
+		"remove":    {[]string{"remove=true"}, "cni-none-remove.yaml"},
 		"ipv6-only": {[]string{"ipv6Only=true"}, "cni-none-ipv6-only.yaml"},
 	} {
 		t.Run(name, func(t *testing.T) {

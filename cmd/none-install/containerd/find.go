@@ -50,25 +50,42 @@ type Where struct {
 	LastProgram, LastConfig string
 }
 
+// sockets are those that are asked.
+func (w Where) sockets() []string {
+	if w.Endpoint != "" {
+		return []string{strings.TrimPrefix(w.Endpoint, "unix://")}
+	}
+	return endpoints
+}
+
+// serving is the first socket that is listened on, and the process behind it, or 0.
+func (w Where) serving() (socket string, pid int) {
+	for _, path := range w.sockets() {
+		if pid, err := listener(path); err == nil {
+			return path, pid
+		}
+	}
+	return "", 0
+}
+
+// PID is the process that Find would find, or 0. It asks that process nothing.
+func (w Where) PID() int {
+	_, pid := w.serving()
+	return pid
+}
+
 // Find asks the sockets, and falls back on a containerd that is installed and
 // not running.
 func Find(ctx context.Context, w Where) (*Engine, error) {
-	try := endpoints
-	if w.Endpoint != "" {
-		try = []string{strings.TrimPrefix(w.Endpoint, "unix://")}
+	socket, pid := w.serving()
+	if pid == 0 {
+		return w.stopped(w.sockets())
 	}
-	for _, path := range try {
-		pid, err := listener(path)
-		if err != nil {
-			continue
-		}
-		e := &Engine{Endpoint: path, Program: w.Program, Config: w.Config, process: process{pid: pid}}
-		if err := e.dial(ctx); err != nil {
-			return nil, err
-		}
-		return e, e.identify()
+	e := &Engine{Endpoint: socket, Program: w.Program, Config: w.Config, process: process{pid: pid}}
+	if err := e.dial(ctx); err != nil {
+		return nil, err
 	}
-	return w.stopped(try)
+	return e, e.identify()
 }
 
 // stopped is the containerd that would run.
@@ -134,7 +151,7 @@ func (e *Engine) dial(ctx context.Context) error {
 
 // elsewhere says what to do where a handler cannot have a CNI directory.
 func elsewhere(name string) string {
-	const multus = "use Multus with `clusterNetwork`: copy the plugin into its CNI directory, create a NetworkAttachmentDefinition with the conflist, and annotate pods with v1.multus-cni.io/default-network: kube-system/airgap"
+	const multus = "use Multus with `clusterNetwork`: copy the plugin into its CNI directory, apply deploy/kubernetes/multus.yaml (multus.yaml of a release), and annotate pods with v1.multus-cni.io/default-network: kube-system/airgap"
 	switch name {
 	case "cri-o":
 		return "CRI-O has one CNI directory for all handlers: " + multus

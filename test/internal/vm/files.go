@@ -70,7 +70,7 @@ func addModules(root, list string, modules []string) error {
 // 0755: what runs there may have dropped its capabilities.
 func initrd(dir, init string, files map[string]string, modules, late []string) (string, error) {
 	root := filepath.Join(dir, "root")
-	for _, d := range []string{"bin", "dev", "etc", "modules", "mnt", "proc", "run", "sys", "tmp"} {
+	for _, d := range []string{"bin", "dev", "etc", "modules", "mnt", "proc", "run", "sys", "tmp", "var/lib"} {
 		if err := os.MkdirAll(filepath.Join(root, d), 0o755); err != nil {
 			return "", err
 		}
