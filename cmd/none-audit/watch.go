@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-const watchDescription = `Looks at every network namespace every --interval, and at once when netlink
-says that one has changed. A namespace is expected to be isolated when the CNI
+const watchDescription = `Looks at every network namespace every --interval, when the CNI cache of root's
+runtimes has changed, and at once when netlink says that one has changed. A namespace is expected to be isolated when the CNI
 cache says that the none plugin made it so, or when it has been seen isolated,
 with a process in it, for --settle. One line is printed for each that starts or
 ceases to be as expected, and for any other that was isolated and is no more.
@@ -69,11 +69,12 @@ type walk struct {
 	start time.Time
 }
 
-// walkAlways walks through /proc every interval, apart from everything else,
-// since a user with many mounts and files can make that take long.
+// walkAlways walks through /proc every interval, and when containers come and go, apart
+// from everything else, since a user with many mounts and files can make that take long.
 func (w *watcher) walkAlways(ctx context.Context, walks chan<- walk) {
 	every := time.NewTicker(w.interval)
 	defer every.Stop()
+	touched := w.records.from.touched(ctx)
 	for {
 		start := time.Now()
 		s, err := scanMachine()
@@ -87,6 +88,7 @@ func (w *watcher) walkAlways(ctx context.Context, walks chan<- walk) {
 		}
 		select {
 		case <-every.C:
+		case <-touched:
 		case <-ctx.Done():
 			return
 		}

@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -415,4 +416,23 @@ func TestHealth(t *testing.T) {
 	if code := ask(); code != http.StatusServiceUnavailable {
 		t.Errorf("two hours later: %d", code)
 	}
+}
+
+// A container that has just come is known from the record of its attachment, long
+// before the next look at everything, and so is what happens to it.
+func TestWatchHearsOfAnAttachment(t *testing.T) {
+	cache := filepath.Join(t.TempDir(), "results")
+	if err := os.Mkdir(cache, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	w := startWatch(t, "--interval", "10h", "--claimed-only", "--cni-cache", cache)
+	w.poll("a first look", func() bool { return w.metric("none_audit_scans_total") >= 1 })
+	ns := nstest.New(t)
+	up(t, ns)
+	sleeper(t, ns)
+	n := inode(t, ns.Path)
+	write(t, filepath.Join(cache, "airgap-c1-eth0"), cacheEntry("c1", ns.Path, false))
+	w.next(n, 1, "isolated")
+	moveVeth(t, nstest.New(t), ns, "eth0")
+	w.next(n, 2, "violated")
 }
