@@ -29,17 +29,17 @@ for name in "$@"; do
 		[ -n "$pkg" ] || continue
 		bin=$out/$(basename "$pkg")
 		# A binary newer than the pin is the pinned one: nothing to do.
-		if [ "$bin" -nt go.mod ] && [ "$bin" -nt tools.txt ]; then continue; fi
+		if [ "$bin" -nt go.mod ] && [ "$bin" -nt tools.txt ] && [ ! flags.sh -nt "$bin" ]; then continue; fi
 		missing+=("$pkg")
 	done <tools.txt
-	# All at once, so that one is compiled while another is linked; apart where a
-	# package wants flags of its own.
-	if [ ! -x flags.sh ]; then
-		build "$out" "${missing[@]}"
-	else
-		for pkg in "${missing[@]}"; do
-			flags=$(./flags.sh "$pkg" "$out") # and why
-			build "$out" ${flags:+"$flags"} "$pkg"
-		done
-	fi
+	# Those with the same flags at once, so that one is compiled while another is linked.
+	declare -A groups=()
+	for pkg in "${missing[@]}"; do
+		flags=$([ ! -x flags.sh ] || ./flags.sh "$pkg" "$out") # and why
+		groups[" $flags"]+=" $pkg"
+	done
+	for key in "${!groups[@]}"; do # a blank and the flags
+		flags=${key# }
+		build "$out" ${flags:+"$flags"} ${groups[$key]}
+	done
 done
