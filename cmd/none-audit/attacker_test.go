@@ -102,7 +102,7 @@ func enterUserNamespace(args []string) error {
 	cmd.Env = append(os.Environ(), attackVar+"="+args[0])
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags:  unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWNET,
+		Cloneflags:  unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWNET | unix.CLONE_NEWPID, // what it starts ends with it
 		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
 		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
 		Pdeathsig:   unix.SIGKILL,
@@ -114,9 +114,36 @@ func enterUserNamespace(args []string) error {
 	return cmd.Wait()
 }
 
-// manyMounts bind-mounts its network namespace on so many files.
+// manyMounts bind-mounts its network namespace on so many files, in as many mount
+// namespaces as that takes, each of which a thread is in.
 func manyMounts(args []string) error {
 	n, err := strconv.Atoi(args[0])
+	if err != nil {
+		return err
+	}
+	const each = 50_000 // half of what the kernel allows (fs.mount-max)
+	done := make(chan error)
+	threads := 0
+	for ; n > 0; n -= each {
+		threads++
+		go func(n int) {
+			runtime.LockOSThread()
+			done <- mountMany(n)
+			_ = unix.Pause()
+		}(min(n, each))
+	}
+	for range threads {
+		if err := <-done; err != nil {
+			return err
+		}
+	}
+	ready("")
+	return nil
+}
+
+// mountMany gives the thread a mount namespace of its own with so many mounts.
+func mountMany(n int) error {
+	err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS)
 	if err == nil {
 		err = unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
 	}
@@ -129,21 +156,19 @@ func manyMounts(args []string) error {
 			err = unix.Mount("/proc/self/ns/net", path, "", unix.MS_BIND, "")
 		}
 	}
-	if err == nil {
-		ready("")
-	}
 	return err
 }
 
-// manyAddresses makes so many interfaces with 2,000 addresses each; the kernel
-// takes the longer for one more the more an interface has.
+// manyAddresses makes so many addresses, 2,000 on an interface; the kernel takes
+// the longer for one more the more an interface has.
 func manyAddresses(args []string) error {
+	const each = 2000
 	n, err := strconv.Atoi(args[0])
-	for i := 0; i < n && err == nil; i++ {
+	for i := 0; i < n/each && err == nil; i++ {
 		name := fmt.Sprintf("v%d", i)
 		link := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: name, TxQLen: -1}, PeerName: "p" + name}
 		err = netlink.LinkAdd(link)
-		for j := 0; j < 2000 && err == nil; j++ {
+		for j := 0; j < each && err == nil; j++ {
 			err = netlink.AddrAdd(link, &netlink.Addr{IPNet: netlink.NewIPNet([]byte{10, byte(i), byte(j >> 8), byte(j)})})
 		}
 	}

@@ -219,7 +219,7 @@ func (w *walker) markHost() {
 	for _, path := range []string{"1/ns/net", "self/ns/net"} {
 		if inode := w.inode(w.proc, path, "net"); inode != 0 {
 			w.hostNet = inode
-			w.at(inode, way{path: "/proc/" + path})
+			w.at(inode, way{path: "/proc/" + path, link: true})
 			return
 		}
 	}

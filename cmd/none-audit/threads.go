@@ -62,7 +62,7 @@ func (v *visit) addThread(thread string) error {
 		v.identify()
 	}
 	if v.noteThread(inode) {
-		ns := v.at(inode, way{path: v.name(thread + "/ns/net")})
+		ns := v.at(inode, way{path: v.name(thread + "/ns/net"), link: true})
 		ns.processes = append(ns.processes, v.found)
 		if v.late && !ns.host && !ns.keep(v.dir, thread+"/ns/net") {
 			v.missed = true

@@ -15,6 +15,7 @@ type way struct {
 	root  string // "/proc/PID/root", or "" for a path of our own
 	path  string
 	mount bool // it leads over a bind mount
+	link  bool // it is ns/net of a process or thread, which leads nowhere else
 }
 
 // maxWays bounds the ways of each kind to remember: processes end between the
@@ -23,6 +24,9 @@ const maxWays = 4
 
 // open opens what the way leads to if it is a network namespace, and nothing else.
 func (w way) open() (*netns.NS, error) {
+	if w.link {
+		return netns.OpenLink(w.path)
+	}
 	if w.root == "" {
 		return netns.Open(w.path)
 	}

@@ -41,15 +41,33 @@ func Open(path string) (*NS, error) {
 	// O_PATH names a file without calling its driver: opening a fifo may block,
 	// opening a device may do anything (watchdogs start, tapes rewind).
 	name, err := open(path, unix.O_PATH)
-	switch {
-	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ESRCH), errors.Is(err, unix.ENAMETOOLONG):
-		// ESRCH: /proc/PID/ns/net of a process that ends right now.
-		return nil, ErrNotExist
-	case err != nil:
-		return nil, os.NewSyscallError("open", err)
+	if err != nil {
+		return nil, openError(err)
 	}
 	defer unix.Close(name)
 	return FromFD(name)
+}
+
+// OpenLink is Open for ns/net of a process or thread in /proc. The kernel keeps
+// that link, and it leads to nothing but a namespace, so it is opened without the
+// look before. That makes it half as dear, which counts where thousands are opened.
+//
+// Errors: [ErrNotExist], [ErrNotNetns], [*os.SyscallError].
+func OpenLink(path string) (*NS, error) {
+	fd, err := open(path, unix.O_RDONLY)
+	if err != nil {
+		return nil, openError(err)
+	}
+	return verified(fd)
+}
+
+func openError(err error) error {
+	switch err {
+	case unix.ENOENT, unix.ENOTDIR, unix.ENAMETOOLONG,
+		unix.ESRCH: // /proc/PID/ns/net of a process that ends right now
+		return ErrNotExist
+	}
+	return os.NewSyscallError("open", err)
 }
 
 // FromFD opens the network namespace that a descriptor names, which may be an
@@ -68,6 +86,11 @@ func FromFD(name int) (*NS, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("open", err)
 	}
+	return verified(fd)
+}
+
+// verified takes over a descriptor that names a namespace, or closes it.
+func verified(fd int) (*NS, error) {
 	n := &NS{fd: fd}
 	if err := n.verify(); err != nil {
 		n.Close()

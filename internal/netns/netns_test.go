@@ -247,6 +247,44 @@ func TestOpen(t *testing.T) {
 	}
 }
 
+// TestOpenLink: it is Open for the links of a process.
+func TestOpenLink(t *testing.T) {
+	for path, want := range map[string]error{
+		own:                    nil,
+		"/proc/self/ns/net":    nil,
+		"/proc/self/ns/uts":    ErrNotNetns,
+		"/proc/4194304/ns/net": ErrNotExist,
+		endedProcess(t):        ErrNotExist,
+	} {
+		n, err := OpenLink(path)
+		if !errors.Is(err, want) {
+			t.Errorf("OpenLink(%s): %v, want %v", path, err, want)
+		}
+		if err != nil {
+			continue
+		}
+		if id, err := IDOf(path); err != nil || id != n.ID() {
+			t.Errorf("%s: %v, %v, want %v", path, n.ID(), err, id)
+		}
+		n.Close()
+	}
+}
+
+// endedProcess returns ns/net of a process that has ended, which its parent has
+// not noticed yet.
+func endedProcess(t *testing.T) string {
+	t.Helper()
+	cmd := exec.Command("true")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Wait() })
+	if err := unix.Waitid(unix.P_PID, cmd.Process.Pid, nil, unix.WEXITED|unix.WNOWAIT, nil); err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("/proc/%d/ns/net", cmd.Process.Pid)
+}
+
 // TestRefused: what the kernel refuses comes out, with the name of the call.
 func TestRefused(t *testing.T) {
 	null, err := os.Open("/dev/null")

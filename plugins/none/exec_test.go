@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"debug/elf"
 	"errors"
+	"fmt"
 	"io"
 	"net/netip"
 	"os"
@@ -164,6 +165,48 @@ func TestStatusAsksTheKernel(t *testing.T) {
 			})
 			if status != 1 || !strings.Contains(stdout.String(), `"code":50,"msg":"an ADD would fail: `+name+` is missing`) {
 				t.Errorf("%d: %s%s", status, &stdout, &stderr)
+			}
+		})
+	}
+}
+
+// TestNoPermission: root without capabilities is told what the runtime has to have,
+// where a namespace may not be opened and where it may not be entered.
+func TestNoPermission(t *testing.T) {
+	for _, c := range []struct {
+		what  string
+		mode  os.FileMode // of the directory that the namespace is in
+		wants string
+	}{
+		{"to open", 0, `the kernel refused: open (%s): permission denied (EACCES)`},
+		{"to enter", 0o700, `the kernel refused: setns (%s): operation not permitted (EPERM)`},
+	} {
+		t.Run(c.what, func(t *testing.T) {
+			ns := nstest.New(t)
+			if err := os.Chmod(filepath.Dir(ns.Path), c.mode); err != nil {
+				t.Fatal(err)
+			}
+			add := func() (status int, out string) {
+				var stdout, stderr bytes.Buffer
+				status = asProcess(addEnv(ns.Path), strings.NewReader(plainConf), &stdout, &stderr)
+				return status, stdout.String() + stderr.String()
+			}
+			onDoomedThread(func() {
+				for capability := range uintptr(unix.CAP_LAST_CAP + 1) {
+					// EINVAL: this kernel does not know the last ones.
+					if err := unix.Prctl(unix.PR_CAPBSET_DROP, capability, 0, 0, 0); err != nil && err != unix.EINVAL {
+						t.Error(err)
+						return
+					}
+				}
+				status, out := add()
+				if status != 1 || !strings.Contains(out, `"code":102`) || !strings.Contains(out, fmt.Sprintf(c.wants, ns.Path)) ||
+					!strings.Contains(out, "run the runtime as root with CAP_SYS_ADMIN and CAP_NET_ADMIN") {
+					t.Errorf("without capabilities: %d: %s", status, out)
+				}
+			})
+			if status, out := add(); status != 0 {
+				t.Errorf("control, with capabilities: %d: %s", status, out)
 			}
 		})
 	}

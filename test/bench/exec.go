@@ -15,6 +15,7 @@ import (
 type sample struct {
 	Wall   time.Duration // from before fork to after wait
 	CPU    time.Duration // user and system time, of children too (bridge execs host-local)
+	User   time.Duration // of CPU, where it is asked for
 	Faults int64         // page faults that needed no disk
 }
 

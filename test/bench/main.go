@@ -37,6 +37,7 @@ type options struct {
 	auditRounds int
 	bin, out    string
 	other       string
+	otherAudit  string
 	skip        string
 }
 
@@ -58,9 +59,10 @@ func run() error {
 	flag.IntVar(&o.pairs, "pairs", 384, "pairs of ADD and DEL at each number of callers")
 	flag.StringVar(&audited, "audited", "1,250,1000,2000", "numbers of containers for none-audit to list")
 	flag.IntVar(&o.auditRounds, "audit-rounds", 20, "lists at each number of containers")
-	flag.StringVar(&o.bin, "bin", "", "folder with none, none-audit, cniplugins/, bench-empty, bench-floor and bench-peak")
+	flag.StringVar(&o.bin, "bin", "", "folder with none, none-audit, cniplugins/, bench-empty, bench-floor, bench-lookfloor and bench-peak")
 	flag.StringVar(&o.out, "out", "", "folder for results.json, table.md and performance.svg")
 	flag.StringVar(&o.other, "other", "", "another build of the plugin, to measure among the rest")
+	flag.StringVar(&o.otherAudit, "other-audit", "", "another build of none-audit, to look as well")
 	flag.StringVar(&o.skip, "skip", "", "parts to leave out: exec, namespaces, callers, audit (comma separated)")
 	flag.Parse()
 	var err error

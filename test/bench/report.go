@@ -93,6 +93,7 @@ func stat(samples []sample, of func(sample) time.Duration) Stat {
 
 func wall(s sample) time.Duration { return s.Wall }
 func cpu(s sample) time.Duration  { return s.CPU }
+func user(s sample) time.Duration { return s.User }
 
 func newExec(a act, samples []sample) Exec {
 	faults := make([]int64, len(samples))

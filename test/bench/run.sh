@@ -40,7 +40,7 @@ fi
 "$root/test/run.sh" --needs faults # strace and upstream's plugins
 cd "$here"
 # Whatever is compared is built alike: no cgo, no PIE.
-for p in empty floor peak; do
+for p in empty floor lookfloor peak; do
 	CGO_ENABLED=0 go build -trimpath -buildvcs=false -buildmode=exe -o "$bin/bench-$p" "./$p"
 done
 CGO_ENABLED=0 go build -trimpath -buildvcs=false -o "$bin/bench-run" .
