@@ -277,8 +277,8 @@ func clone(flags uintptr) (pid uintptr, err syscall.Errno) {
 
 // forkAllTheTime is process 1 of a PID namespace, so that what it starts ends
 // with it, whatever happens.
-func forkAllTheTime([]string) error {
-	cmd := exec.Command("/proc/self/exe")
+func forkAllTheTime(args []string) error {
+	cmd := exec.Command("/proc/self/exe", args...)
 	cmd.Env = append(os.Environ(), attackVar+"=fork")
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET}
@@ -293,15 +293,19 @@ func forkAllTheTime([]string) error {
 }
 
 // forkAndExit leaves its namespace to a child, that to another one, and so on: no
-// process lives longer than 300 µs.
-func forkAndExit([]string) error {
+// process lives longer than its argument says, a time.
+func forkAndExit(args []string) error {
+	life, err := time.ParseDuration(args[0])
+	if err != nil {
+		return err
+	}
 	link, err := os.Readlink("/proc/self/ns/net")
 	if err != nil {
 		return err
 	}
 	runtime.LockOSThread()
 	ready(strings.Trim(link, "net:[]"))
-	pause := unix.Timespec{Nsec: 300_000}
+	pause := unix.Timespec{Nsec: int64(life)}
 	for {
 		if pid, err := clone(0); pid != 0 || err != 0 {
 			_, _, _ = syscall.RawSyscall(unix.SYS_EXIT_GROUP, 0, 0, 0)

@@ -21,6 +21,7 @@ type namespace struct {
 
 	ways []way     // ways in, the first that works will do
 	held *netns.NS // what was open once, of a namespace that may not be found again
+	lost bool      // nothing that was seen to hold it holds it any more
 }
 
 // A process has at least one thread in the namespace.
@@ -169,7 +170,7 @@ func (w *walker) catchUp() error {
 		if err := w.pass(few); err != nil {
 			return err
 		}
-		if !w.missed && !w.fresh {
+		if !w.missed && !w.fresh && w.secure() {
 			return nil
 		}
 	}
@@ -177,6 +178,32 @@ func (w *walker) catchUp() error {
 		w.skip("processes that end before they can be looked at")
 	}
 	return nil
+}
+
+// maxSecured bounds the files that secure keeps open.
+const maxSecured = 256
+
+// secure keeps the namespaces that only processes hold: the last one may end before
+// the look, and leave its namespace to a child that no pass has met. It says whether
+// none had ended already.
+func (w *walker) secure() bool {
+	kept, all := 0, true
+	for _, ns := range w.namespaces {
+		if ns.host || ns.held != nil || ns.lost || len(ns.mounts)+len(ns.files) > 0 {
+			continue
+		}
+		if kept++; kept > maxSecured {
+			break
+		}
+		n, err := ns.open()
+		switch {
+		case err == nil:
+			ns.held = n
+		case gone(err):
+			ns.lost, all = true, false
+		}
+	}
+	return all
 }
 
 // visit looks at a process.
