@@ -22,10 +22,7 @@ needs() {
 		read -r _ _ _ built debian <<<"$line"
 		[ "$debian" = - ] || packages+=" ${debian//,/ }"
 		[ "$built" = - ] || for part in ${built//,/ }; do
-			case $part in
-			*\?) [ -z "${CI-}" ] || targets+=" ${part%\?}" ;;
-			*) if [ -d "tools/$part" ]; then programs+=" $part"; else targets+=" $part"; fi ;;
-			esac
+			if [ -d "tools/$part" ]; then programs+=" $part"; else targets+=" $part"; fi
 		done
 	done
 	once() { tr ' ' '\n' <<<"$1" | sort -u; }
