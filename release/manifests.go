@@ -35,9 +35,7 @@ func (r release) manifests() error {
 			files["cni-none-"+name+".yaml"] = dir
 		}
 	}
-	for _, name := range []string{"defaults", "defaults-v1beta1", "proof"} {
-		files["policy-"+name+".yaml"] = "deploy/kubernetes/policy/" + name
-	}
+	files["cni-none-proof.yaml"] = "deploy/kubernetes/policy/proof" // a component, and of use by itself
 	for name, dir := range files {
 		text, err := r.kustomize(dir)
 		if err != nil {

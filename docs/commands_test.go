@@ -1,0 +1,112 @@
+package docs_test
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// bySection are the pages whose commands a test takes by their headings, and that test.
+var bySection = map[string]string{
+	"podman.md": "test/podman/podman_test.go", "cnitool.md": "test/docker/cnitool_test.go", "parity.md": "test/docker/docker_test.go",
+}
+
+// mark says of a block of commands which test runs it: "test" names it for
+// harness.Block, "run by" names the file, "as in" the page that has the same lines.
+// "not run" says why.
+var mark = regexp.MustCompile(`^<!-- (test|run by|as in|not run): (.+) -->$`)
+
+// command is the beginning of a line that is typed, in an indented block.
+var command = regexp.MustCompile(`^    (make|kubectl|helm|podman|nerdctl|docker|ctr|gh|none|none-audit|none-install|rm|install|systemctl|cnitool|bin/\S+|deploy/\S+)( |$)`)
+
+// TestCommandsAreRun: each block of commands that a user is shown is run by a test,
+// or says why not.
+func TestCommandsAreRun(t *testing.T) {
+	checked := 0
+	for _, page := range append([]string{"../README.md"}, shown(t)...) {
+		if reader := bySection[page]; reader != "" {
+			if !strings.Contains(read(t, "../"+reader), "docs/"+page) {
+				t.Errorf("%s does not read docs/%s", reader, page)
+			}
+			continue
+		}
+		lines := strings.Split(read(t, page), "\n")
+		for i, line := range lines {
+			switch {
+			case command.MatchString(line):
+				t.Errorf("%s:%d: commands without a mark: put them into a block of sh, below a comment that says which test runs them", page, i+1)
+			case line == "```sh":
+				end := i + slices.Index(lines[i:], "```")
+				if err := runBy(t, lines[max(i-1, 0)], lines[i+1:end]); err != "" {
+					t.Errorf("%s:%d: %s", page, i+1, err)
+				}
+				checked++
+			}
+		}
+	}
+	if checked < 15 {
+		t.Errorf("only %d blocks of commands", checked)
+	}
+}
+
+// runBy says what is wrong with the mark of a block.
+func runBy(t *testing.T, above string, block []string) string {
+	t.Helper()
+	m := mark.FindStringSubmatch(above)
+	if m == nil {
+		return "no comment above it says which test runs it, or why none does"
+	}
+	switch m[1] {
+	case "run by":
+		file, _, _ := strings.Cut(m[2], ";")
+		if _, err := os.Stat("../" + file); err != nil {
+			return err.Error()
+		}
+	case "as in":
+		page := plain(strings.Split(read(t, "../"+m[2]), "\n"))
+		for _, line := range plain(block) {
+			if !slices.Contains(page, line) {
+				return m[2] + " has no line " + line
+			}
+		}
+	case "test":
+		if !named(m[2]) {
+			return "no test names the block " + m[2]
+		}
+	}
+	return ""
+}
+
+// plain are lines without the comments at their ends.
+func plain(lines []string) []string {
+	var all []string
+	for _, line := range lines {
+		line, _, _ = strings.Cut(line, "  #")
+		all = append(all, strings.TrimSpace(line))
+	}
+	return all
+}
+
+// named says whether a file of the tests holds a string.
+func named(name string) bool {
+	files, _ := filepath.Glob("../test/*/*_test.go")
+	for _, file := range files {
+		if text, err := os.ReadFile(file); err == nil && strings.Contains(string(text), name) {
+			return true
+		}
+	}
+	return false
+}
+
+// shown are the pages of this folder.
+func shown(t *testing.T) []string {
+	t.Helper()
+	found, err := filepath.Glob("*.md")
+	if err != nil || len(found) < 10 {
+		t.Fatalf("%d pages, %v", len(found), err)
+	}
+	return found
+}
