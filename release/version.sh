@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")"
 read -r epoch commit tag <source.txt
 if [[ $epoch == *Format* ]]; then
-	# It is read here, and in nobody's name: whose clone it is does not matter.
+	# git is only read here, so the clone may be another user's.
 	git=(git -c safe.directory='*')
 	epoch=$("${git[@]}" log -1 --format=%ct 2>/dev/null || stat -c %Y source.txt)
 	commit=$("${git[@]}" describe --tags --always --dirty 2>/dev/null || echo dev)

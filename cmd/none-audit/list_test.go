@@ -289,7 +289,7 @@ func TestNsfsMount(t *testing.T) {
 	}
 }
 
-// While somebody looks at a namespace, its mount can still be taken away.
+// While a program looks at a namespace, its mount can still be taken away.
 func TestLookingDoesNotPinAMount(t *testing.T) {
 	ns := nstest.New(t)
 	n := inode(t, ns.Path)

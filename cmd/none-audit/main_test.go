@@ -155,7 +155,7 @@ func inNS(t *testing.T, ns *nstest.NS, fn func(h *netlink.Handle) error) {
 }
 
 // moveVeth makes a veth pair in one namespace and moves an end called name into
-// another, as somebody would who connects a running container to a network.
+// another, as when a running container is connected to a network.
 func moveVeth(t *testing.T, from, to *nstest.NS, name string) {
 	t.Helper()
 	file, err := os.Open(to.Path)

@@ -49,7 +49,7 @@ func (v *visit) addFile(dir, fd int) {
 
 // writable says that a file is open for writing, which the mode of its link tells
 // (fs/proc/fd.c, tid_fd_update_inode). So it is no namespace: those are immutable, and
-// nobody gets to write to them (fs/nsfs.c; fs/namei.c, inode_permission). Most files
+// not even root may open one for writing (fs/nsfs.c; fs/namei.c, inode_permission). Most files
 // are, sockets among them, and one question is a third of what the others cost.
 func writable(dir int, fd string) bool {
 	var st unix.Stat_t

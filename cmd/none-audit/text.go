@@ -15,7 +15,7 @@ import (
 // printable makes a name fit for a terminal. An interface, a process or a
 // container is called what its owner likes: escape sequences that move the
 // cursor, or marks that turn the line around. Those become \x1b, \u202e and so
-// on, and a backslash becomes two, so that nobody can write them by hand.
+// on, and a backslash becomes two, so that no name can contain one.
 func printable(s string) string {
 	var b strings.Builder
 	for len(s) > 0 {

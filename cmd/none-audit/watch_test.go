@@ -61,7 +61,7 @@ func TestWatchHearsOfAVeth(t *testing.T) {
 	}
 }
 
-// An interface that came and went before anybody looked has left its trace.
+// An interface that came and went between two looks has left its trace.
 func TestWatchHearsOfAShortVisit(t *testing.T) {
 	ns := nstest.New(t)
 	up(t, ns)
@@ -118,7 +118,7 @@ func TestWatchLooksEverywhere(t *testing.T) {
 func TestWatchDoesNotExpectTooSoon(t *testing.T) {
 	ns := nstest.New(t)
 	sleeper(t, ns)
-	empty := nstest.New(t) // no process: somebody's work in progress
+	empty := nstest.New(t) // no process: work in progress
 	w := startWatch(t, "--interval", "300ms", "--settle", "1h")
 	n := inode(t, ns.Path)
 	w.poll("second look", func() bool { return w.metric("none_audit_scans_total") >= 3 })
@@ -308,7 +308,7 @@ func TestMetricsAreWellFormed(t *testing.T) {
 			t.Errorf("%q", line)
 		}
 	}
-	// The endpoint itself, and whether it stays quiet about a machine that nobody looks at.
+	// The endpoint itself, and whether it is quiet when nothing is wrong.
 	w := startWatch(t, "--interval", never)
 	if health, status, err := w.get("/healthz"); err != nil || status != http.StatusOK || health != "ok\n" {
 		t.Errorf("healthz: %d, %q, %v", status, health, err)

@@ -25,7 +25,7 @@ func tempName(path string) string {
 }
 
 // write puts data at path in one step: into a temporary file in the same
-// directory, synced, labelled, then renamed. Whoever reads path, whenever, sees
+// directory, synced, labelled, then renamed. A program that reads path sees
 // all of the old file or all of the new one. An existing file's owner, mode and
 // label are kept. It reports whether anything changed.
 func write(path string, data []byte, mode fs.FileMode) (bool, error) {

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Lists the Services that select hermetic pods: pods of a RuntimeClass airgap or
-# airgap-NAME, and pods whose Multus annotation makes airgap their network. Nobody
+# airgap-NAME, and pods whose Multus annotation makes airgap their network. No client
 # can reach such a pod through a Service. With the IPv6 placeholder an IPv4 Service
 # leaves the pod out, and an IPv6 Service would list an address that leads nowhere.
 #

@@ -112,7 +112,7 @@ func unknownCommand(name string) error {
 	if _, known := commands[strings.ToUpper(name)]; known || strings.EqualFold(name, "VERSION") {
 		remedy = "write " + strings.ToUpper(name)
 	}
-	return invalidEnv("CNI_COMMAND", name, "is none of ADD, DEL, CHECK, GC, STATUS and VERSION", remedy)
+	return invalidEnv("CNI_COMMAND", name, "is not ADD, DEL, CHECK, GC, STATUS or VERSION", remedy)
 }
 
 // checkContainerID requires CNI_CONTAINERID, and names the character that the

@@ -330,7 +330,7 @@ func TestRefused(t *testing.T) {
 		})
 	}
 	t.Run("nothing asked for", func(t *testing.T) {
-		// nerdctl passes these whether or not anybody asked for a port.
+		// nerdctl passes these whether or not a port was asked for.
 		ns, ctx := nstest.New(t), harness.Context(t)
 		c := load(t, cni.WithConfListFile(installed))
 		_, err := c.Setup(ctx, identifier, ns.Path, cni.WithCapabilityPortMap(nil), cni.WithArgs("IgnoreUnknown", "1"), cni.WithArgs("NERDCTL_CNI_DHCP_HOSTNAME", "box"))

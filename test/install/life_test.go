@@ -106,7 +106,7 @@ func TestLife(t *testing.T) {
 	})
 }
 
-// TestPlatforms is the short form of it for everybody else's config.
+// TestPlatforms is the short form of it for the other platforms' configs.
 func TestPlatforms(t *testing.T) {
 	each(t, func(p platform) bool { return p.name != "kubeadm" && p.name != "minimal" }, func(t *testing.T, p platform, version string) {
 		n := newPlatformNode(t, p, version)

@@ -216,7 +216,7 @@ func (c *node) ownName(t *testing.T) {
 }
 
 // askedInVain gets a class whose handler leads to the cluster's network: the proof,
-// which nobody wrote into the pod, stops it.
+// which a policy put into the pod, stops it.
 func (c *node) askedInVain(t *testing.T) {
 	const name = "asked-in-vain"
 	c.Apply(t, minimalPod(name, askingAnnotation+", cni-none.dev/handler: nodir", "busybox:1.35.0"))

@@ -90,7 +90,7 @@ func (c *node) noNode(t *testing.T) {
 	})
 }
 
-// pluginGone takes the binary away: the pod that runs is none the worse, a new
+// pluginGone takes the binary away: the pod that runs is unaffected, a new
 // one is refused and can be deleted. Deleting the one that runs stops it, and
 // completes when the plugin is back: containerd wants every network it set up to
 // be taken down by the plugin that did it.

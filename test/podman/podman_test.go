@@ -363,7 +363,7 @@ func TestConnectToBridged(t *testing.T) {
 }
 
 // TestConnectedLater pins what the plugin cannot prevent: it is not called for
-// another network. CHECK, if anybody asked for one, tells.
+// another network. CHECK, where it is asked for, tells.
 func TestConnectedLater(t *testing.T) {
 	f := setUp(t, true)
 	f.start("a", "--network", "airgap")

@@ -92,7 +92,7 @@ func (s *suite) removeDefaults(t *testing.T) {
 	}
 }
 
-// otherPolicy is somebody else's: with matchConditions, as policies usually are.
+// otherPolicy is another project's: with matchConditions, as policies usually are.
 func (s *suite) otherPolicy(prefix string) string {
 	version := map[string]string{"134": "v1beta1", "136": "v1"}[s.Version]
 	return fmt.Sprintf(`
@@ -117,7 +117,7 @@ spec: {policyName: %[2]s-other}
 `, version, prefix)
 }
 
-// serveWebhook is somebody else's webhook, on HTTPS. It returns its configuration.
+// serveWebhook is another project's webhook, on HTTPS. It returns its configuration.
 func (s *suite) serveWebhook(t *testing.T) func(prefix string) string {
 	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var review admissionv1.AdmissionReview

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// The lines around what none-install adds to a file of somebody else's. What is
+// The lines around what none-install adds to a file that another program owns. What is
 // between them is replaced as a whole and can be taken out again without knowing
 // anything else about the file, whatever was changed around it since.
 const (
@@ -30,7 +30,7 @@ func strip(text []byte) (rest []byte, found bool, err error) {
 	}
 	n := bytes.Index(text[at:], []byte(blockEnd))
 	if n < 0 {
-		return nil, true, fmt.Errorf("the block that begins with %q has no line %q: somebody edited it; take it out by hand",
+		return nil, true, fmt.Errorf("the block that begins with %q has no line %q: it was edited; take it out by hand",
 			strings.TrimSpace(begin), strings.TrimSpace(blockEnd))
 	}
 	rest = append(slices.Clone(text[:at]), text[at+n+len(blockEnd):]...)

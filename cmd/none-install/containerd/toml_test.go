@@ -21,7 +21,7 @@ func FuzzStrip(f *testing.F) {
 		if err != nil || !found || !bytes.Equal(rest, text) {
 			t.Fatalf("%q became %q (found %v, %v)", text, rest, found, err)
 		}
-		// What somebody adds behind the block stays.
+		// What is added behind the block stays.
 		rest, _, err = strip(append(whole, "y = 2\n"...))
 		if err != nil || string(rest) != string(text)+"y = 2\n" {
 			t.Fatalf("with a line behind the block, %q became %q (%v)", text, rest, err)

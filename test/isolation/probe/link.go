@@ -118,7 +118,7 @@ func others(n int, name func(int) string) error {
 	return fmt.Errorf("only %v", names)
 }
 
-// neighbours: does the kernel know the hardware address of anybody?
+// neighbours: does the kernel know a hardware address?
 func neighbours(p spec.Probe) error {
 	_ = tcp(p) // to have spoken with another host
 	all, err := netlink.NeighList(0, netlink.FAMILY_ALL)
