@@ -48,12 +48,12 @@ var containerCgroup = regexp.MustCompile(`(?:^|[/:-])([0-9a-f]{64})(?:\.scope)?(
 // containerID reads /proc/PID/cgroup (cgroups(7)). Where containers are nested,
 // the innermost counts.
 func containerID(cgroups string) string {
-	if len(cgroups) < 64 {
-		return ""
-	}
 	for line := range strings.Lines(cgroups) {
+		if len(line) < 64 {
+			continue // mostly, and what follows takes longer
+		}
 		parts := strings.SplitN(strings.TrimSpace(line), ":", 3)
-		if len(parts) < 3 || len(parts[2]) < 64 {
+		if len(parts) < 3 {
 			continue
 		}
 		elements := strings.Split(parts[2], "/")

@@ -1,11 +1,9 @@
 package main
 
 import (
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"io/fs"
-	"strconv"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -67,13 +65,23 @@ func (p *procfs) numbers(dir int, buffer []byte, visit func(n int)) error {
 			// struct linux_dirent64: ino and offset of 8 bytes, length of 2, type, name.
 			const nameAt = int(unsafe.Offsetof(unix.Dirent{}.Name))
 			length := int(binary.NativeEndian.Uint16(b[unsafe.Offsetof(unix.Dirent{}.Reclen):]))
-			name, _, _ := bytes.Cut(b[nameAt:length], []byte{0})
-			if n, err := strconv.Atoi(string(name)); err == nil {
+			if n, ok := number(b[nameAt:length]); ok {
 				visit(n)
 			}
 			b = b[length:]
 		}
 	}
+}
+
+// number reads a name that ends with a zero byte.
+func number(name []byte) (n int, ok bool) {
+	for _, c := range name {
+		if c < '0' || c > '9' {
+			return n, ok && c == 0
+		}
+		n, ok = 10*n+int(c-'0'), true
+	}
+	return 0, false
 }
 
 // numbersIn is numbers for a directory by name.

@@ -38,24 +38,27 @@ func printable(s string) string {
 // control characters as they are, some of which a terminal obeys too (U+009B,
 // U+202E): the output is ASCII, and means the same.
 func writeJSON(w io.Writer, v any, indent string) error {
-	var buf, out bytes.Buffer
+	var buf bytes.Buffer
 	enc := json.NewEncoder(&buf)
 	enc.SetEscapeHTML(false)
 	enc.SetIndent("", indent)
 	if err := enc.Encode(v); err != nil {
 		return err
 	}
-	for _, r := range buf.String() {
+	out := make([]byte, 0, buf.Len())
+	for text := buf.Bytes(); len(text) > 0; {
+		r, size := utf8.DecodeRune(text)
 		switch {
 		case r < 0x7f:
-			out.WriteByte(byte(r))
+			out = append(out, byte(r))
 		case r > 0xffff:
 			hi, lo := utf16.EncodeRune(r)
-			fmt.Fprintf(&out, `\u%04x\u%04x`, hi, lo)
+			out = fmt.Appendf(out, `\u%04x\u%04x`, hi, lo)
 		default:
-			fmt.Fprintf(&out, `\u%04x`, r)
+			out = fmt.Appendf(out, `\u%04x`, r)
 		}
+		text = text[size:]
 	}
-	_, err := w.Write(out.Bytes())
+	_, err := w.Write(out)
 	return err
 }
