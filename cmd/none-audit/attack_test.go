@@ -62,7 +62,7 @@ func TestWatchIsNotBlinded(t *testing.T) {
 		{"files", `more than 100000 open files by `, []string{"files", "110000"}},
 		{"addresses", "", []string{"addresses", addresses}},
 		{"churn", "", []string{"churn"}},
-		{"forks", "", []string{"forks"}},
+		{"forks", "", []string{"forks", "300us"}},
 		{"threads", "", []string{"threads", "4000"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

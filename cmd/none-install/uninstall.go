@@ -125,6 +125,9 @@ func (r *removal) carryOut(ctx context.Context) error {
 	if err := r.clear(r.state); err != nil {
 		return err
 	}
+	if err := remove(restartsFile); err != nil { // there is nothing left to restart the runtime for
+		return err
+	}
 	r.logf("uninstalled")
 	return nil
 }
