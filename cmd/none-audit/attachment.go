@@ -21,7 +21,7 @@ type attachment struct {
 	pod       *pod
 	none      bool // the none plugin, exclusive, made it
 	written   time.Time
-	uid       uint32 // who wrote it
+	uid       uint32 // the owner of the record
 }
 
 // readAttachment reads a file of the cache (libcni, cachedInfo).

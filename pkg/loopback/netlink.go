@@ -28,7 +28,7 @@ type conn struct {
 	first *[]byte // of the buffers, for the next conn
 }
 
-// buffers spares one who surveys thousands of namespaces a buffer for each.
+// buffers spares a caller that surveys thousands of namespaces a buffer for each.
 var buffers sync.Pool
 
 const (

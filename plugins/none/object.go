@@ -140,7 +140,7 @@ func (o object) requireUnambiguous(prefix string, ours ...string) error {
 }
 
 // refuseTypos refuses a key that is one edit away from one of ours: what it says
-// would be ignored, and the one who wrote it would believe otherwise.
+// would be ignored, and the author of the config would not notice.
 func (o object) refuseTypos(ours ...string) error {
 	for _, key := range ours {
 		for _, m := range o {
