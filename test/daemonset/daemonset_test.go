@@ -40,6 +40,7 @@ func TestManifest(t *testing.T) {
 	n.MustKubectl(t, "wait", "--for=condition=Ready", "pod/hermetic", "--timeout=4m")
 	n.proven(t)
 
+	n.alertable(t)
 	n.violate(t)
 	n.secondHandler(t)
 	n.upgrade(t)

@@ -4,13 +4,17 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
+	"io"
+	"net/http"
 	"os/exec"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/cni-none/cni-none/test/internal/cluster"
 	"github.com/cni-none/cni-none/test/internal/harness"
 )
 
@@ -49,7 +53,40 @@ func (n *node) violate(t *testing.T) {
 		return false, n.logs()
 	})
 	t.Logf("the Event was seen %s after the interface moved", time.Since(start).Round(time.Millisecond))
+	if metrics := n.metrics(t, "9469"); !regexp.MustCompile(`(?m)^none_audit_alarms [1-9]`).MatchString(metrics) {
+		t.Errorf("the metrics tell of no alarm:\n%s", metrics)
+	}
 	harness.Sh(t, "ip link del leak0p")
+}
+
+// metrics are what a container of the DaemonSet serves Prometheus.
+func (n *node) metrics(t *testing.T, port string) string {
+	t.Helper()
+	r, err := http.Get("http://" + cluster.NodeAddress + ":" + port + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close()
+	text, err := io.ReadAll(r.Body)
+	if err != nil || r.StatusCode != http.StatusOK {
+		t.Fatalf("%s: %v", r.Status, err)
+	}
+	return string(text)
+}
+
+// alertable: all that the optional alerts look at is served.
+func (n *node) alertable(t *testing.T) {
+	t.Helper()
+	served := n.metrics(t, "9468") + n.metrics(t, "9469")
+	names := regexp.MustCompile(`none_(audit|install)_\w+`).FindAllString(harness.Read(t, harness.Repo("deploy/install/monitoring/monitoring.yaml")), -1)
+	for _, name := range names {
+		if !regexp.MustCompile(`(?m)^` + name + `[ {]`).MatchString(served) {
+			t.Errorf("no container serves %s, which an alert names:\n%s", name, served)
+		}
+	}
+	if len(names) < 3 {
+		t.Errorf("the alerts name only %v", names)
+	}
 }
 
 // secondHandler adds one and takes it away, while a pod of the first one runs.
