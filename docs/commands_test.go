@@ -1,7 +1,6 @@
 package docs_test
 
 import (
-	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -15,7 +14,7 @@ var bySection = map[string]string{
 }
 
 // mark says of a block of commands which test runs it: "test" names it for
-// harness.Block, "run by" names the file, "as in" the page that has the same lines.
+// harness.Block, "run by" names the files, "as in" the page that has the same lines.
 // "not run" says why.
 var mark = regexp.MustCompile(`^<!-- (test|run by|as in|not run): (.+) -->$`)
 
@@ -40,7 +39,7 @@ func TestCommandsAreRun(t *testing.T) {
 				t.Errorf("%s:%d: commands without a mark: put them into a block of sh, below a comment that says which test runs them", page, i+1)
 			case line == "```sh":
 				end := i + slices.Index(lines[i:], "```")
-				if err := runBy(t, lines[max(i-1, 0)], lines[i+1:end]); err != "" {
+				if err := runBy(t, page, lines[max(i-1, 0)], lines[i+1:end]); err != "" {
 					t.Errorf("%s:%d: %s", page, i+1, err)
 				}
 				checked++
@@ -53,7 +52,7 @@ func TestCommandsAreRun(t *testing.T) {
 }
 
 // runBy says what is wrong with the mark of a block.
-func runBy(t *testing.T, above string, block []string) string {
+func runBy(t *testing.T, page, above string, block []string) string {
 	t.Helper()
 	m := mark.FindStringSubmatch(above)
 	if m == nil {
@@ -61,20 +60,27 @@ func runBy(t *testing.T, above string, block []string) string {
 	}
 	switch m[1] {
 	case "run by":
-		file, _, _ := strings.Cut(m[2], ";")
-		if _, err := os.Stat("../" + file); err != nil {
-			return err.Error()
+		names, _, _ := strings.Cut(m[2], ";")
+		var text string
+		for name := range strings.SplitSeq(names, ", ") {
+			text += read(t, "../"+name)
+		}
+		for _, line := range plain(block) {
+			program := filepath.Base(strings.Fields(line)[0])
+			if !strings.Contains(strings.ToLower(text), program) {
+				return names + " runs no " + program
+			}
 		}
 	case "as in":
-		page := plain(strings.Split(read(t, "../"+m[2]), "\n"))
+		there := plain(strings.Split(read(t, "../"+m[2]), "\n"))
 		for _, line := range plain(block) {
-			if !slices.Contains(page, line) {
+			if !slices.Contains(there, line) {
 				return m[2] + " has no line " + line
 			}
 		}
 	case "test":
-		if !named(m[2]) {
-			return "no test names the block " + m[2]
+		if !named(t, page, m[2]) {
+			return "no test takes the block " + m[2]
 		}
 	}
 	return ""
@@ -90,11 +96,23 @@ func plain(lines []string) []string {
 	return all
 }
 
-// named says whether a file of the tests holds a string.
-func named(name string) bool {
-	files, _ := filepath.Glob("../test/*/*_test.go")
-	for _, file := range files {
-		if text, err := os.ReadFile(file); err == nil && strings.Contains(string(text), name) {
+// named says whether a suite reads a page and names a block of it.
+func named(t *testing.T, page, block string) bool {
+	t.Helper()
+	files, err := filepath.Glob("../test/*/*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	shared, err := filepath.Glob("../test/internal/*/*.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	suites := map[string]string{}
+	for _, file := range append(files, shared...) {
+		suites[filepath.Dir(file)] += read(t, file)
+	}
+	for _, text := range suites {
+		if strings.Contains(text, `"docs/`+page+`"`) && strings.Contains(text, `"`+block+`"`) {
 			return true
 		}
 	}
