@@ -124,7 +124,11 @@ func (k kernel) fetch(t *testing.T) vm.Config {
 	if err != nil {
 		t.Fatal(err)
 	}
-	busybox, err := best.Busybox()
+	plain, err := vm.OpenArchive(vm.Cache(), "bookworm", k.arch) // backports have kernels and no busybox
+	if err != nil {
+		t.Fatal(err)
+	}
+	busybox, err := plain.Busybox()
 	if err != nil {
 		t.Fatal(err)
 	}
