@@ -208,3 +208,42 @@ func TestNoHeaders(t *testing.T) {
 		t.Errorf("with:\n%swithout:\n%s", with, without)
 	}
 }
+
+// runc's state names a container by what nerdctl calls it, and its pod, until
+// another process has the pid of the container's first one.
+func TestRuncState(t *testing.T) {
+	ns := nstest.New(t)
+	up(t, ns)
+	pid := sleeper(t, ns)
+	started, err := startTime(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := t.TempDir()
+	state := filepath.Join(root, "box", "state.json")
+	if err := os.Mkdir(filepath.Dir(state), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	write := func(start uint64) {
+		t.Helper()
+		text := fmt.Sprintf(`{"id": "abcdef", "init_process_pid": %d, "init_process_start": %d, "config": {"labels": [
+			"nerdctl/name=web", "io.kubernetes.cri.sandbox-namespace=research", "io.kubernetes.cri.sandbox-name=model-7"]}}`, pid, start)
+		if err := os.WriteFile(state, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(started)
+	for _, target := range []string{"web", "abcdef", "abcd", "research/model-7"} {
+		rows, status := auditJSON(t, "--runc-root", root, target)
+		if r, ok := rows[inode(t, ns.Path)]; !ok || status != exitOK || len(r.Containers) != 1 || r.Containers[0].ID != "abcdef" {
+			t.Errorf("%s: status %d, %+v", target, status, rows)
+		}
+	}
+	if rows, status := auditJSON(t, "--runc-root", root, "db"); status != exitUnknown || len(rows) != 0 {
+		t.Errorf("a name that no container has: status %d, %+v", status, rows)
+	}
+	write(started + 1)
+	if rows, status := auditJSON(t, "--runc-root", root, "web"); status != exitUnknown || len(rows) != 0 {
+		t.Errorf("another process with that pid: status %d, %+v", status, rows)
+	}
+}

@@ -53,7 +53,7 @@ func TestCnitool(t *testing.T) {
 			podmantest.Run(t, "sh", "-euc", cnitool(t, "add", "other"))
 			return podmantest.Fail(t, "sh", "-euc", "CNI_IFNAME=eth1 "+cnitool(t, "add", "airgap"))
 		}},
-		{"before another network", "What is refused", func(t *testing.T) string {
+		{"before another network", "What goes unseen", func(t *testing.T) string {
 			podmantest.Run(t, "sh", "-euc", cnitool(t, "add", "airgap"))
 			podmantest.Run(t, "sh", "-euc", cnitool(t, "check", "airgap"))
 			podmantest.Run(t, "sh", "-euc", "CNI_IFNAME=eth1 "+cnitool(t, "add", "other"))
