@@ -62,12 +62,13 @@ func OpenLink(path string) (*NS, error) {
 }
 
 func openError(err error) error {
-	switch err {
-	case unix.ENOENT, unix.ENOTDIR, unix.ENAMETOOLONG,
-		unix.ESRCH: // /proc/PID/ns/net of a process that ends right now
+	switch {
+	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ENAMETOOLONG),
+		errors.Is(err, unix.ESRCH): // /proc/PID/ns/net of a process that ends right now
 		return ErrNotExist
+	default:
+		return os.NewSyscallError("open", err)
 	}
-	return os.NewSyscallError("open", err)
 }
 
 // FromFD opens the network namespace that a descriptor names, which may be an
