@@ -83,8 +83,9 @@ test-sabotage: ## break copies of the project, one line at a time, and expect th
 	test/isolation/sabotage.sh
 
 .PHONY: soak
-soak: ## kill, repeat and starve the plugin for long (root)
+soak: ## kill, repeat and starve the plugin for long, and attack the audit at full size (root)
 	test/run.sh soak -full
+	go test -count=1 -run TestWatchIsNotBlinded ./cmd/none-audit -full
 
 .PHONY: bench
 bench: ## measure it beside upstream's plugins (root, two minutes; more where containerd has to be built)
