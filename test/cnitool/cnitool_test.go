@@ -185,7 +185,7 @@ func TestGC(t *testing.T) {
 	c.must("del", b)
 }
 
-// TestRefusals: what the user reads when something cannot be had.
+// TestRefusals: what the user reads when a request is refused.
 func TestRefusals(t *testing.T) {
 	c := newTool(t, "")
 	ns := nstest.New(t).Path

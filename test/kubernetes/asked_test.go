@@ -80,7 +80,7 @@ func (c *node) deleteManifest(t *testing.T, manifest string) {
 	}
 }
 
-// minimalPod is a pod of a person who knows nothing of this. Its annotations are
+// minimalPod is a pod whose author does not know this project. Its annotations are
 // the only thing that may say something.
 func minimalPod(name, annotations, image string) string {
 	return fmt.Sprintf(`
