@@ -148,7 +148,7 @@ func TestSeveralContainers(t *testing.T) {
 	c.must("check", a.Path)
 	c.must("check", d)
 	c.must("add", b)
-	// What happens to one is not the others' business.
+	// What happens to one does not affect the others.
 	a.Do(func() error { return setLoDown() })
 	if _, err := c.run("check", a.Path); err == nil || !strings.Contains(err.Error(), "lo is down") {
 		t.Errorf("check: %v", err)
