@@ -93,7 +93,7 @@ func status(c *call) ([]byte, error) {
 func (c *call) checkPrevResult(conf *config) error {
 	value := string(conf.prevResult)
 	if conf.policy == loopback.Exclusive {
-		return cannotHonour("prevResult", value, "this network is exclusive, but another plugin stands before it in the list", "remove that plugin, or set \"exclusive\": false")
+		return cannotHonour("prevResult", value, "this network is exclusive, but another plugin comes before it in the list", "remove that plugin, or set \"exclusive\": false")
 	}
 	if len(conf.placeholders) > 0 {
 		return cannotHonour("placeholderIPs", string(c.conf.get("placeholderIPs")), "the result is another plugin's (prevResult)", "remove placeholderIPs")

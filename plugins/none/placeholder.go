@@ -56,9 +56,9 @@ func parsePlaceholder(text string) (netip.Prefix, error) {
 		return p, invalidConfig("placeholderIPs", value+" is neither an address nor a prefix", placeholderRemedy)
 	case p.IsSingleIP():
 	case p.Addr().Is4():
-		return p, invalidConfig("placeholderIPs", value+" is an IPv4 prefix, and there are too few addresses for one each", "use 192.0.0.8")
+		return p, invalidConfig("placeholderIPs", value+" is an IPv4 prefix, which has too few addresses to give each container one", "use 192.0.0.8")
 	case p.Bits() > 64 || p != p.Masked():
-		return p, invalidConfig("placeholderIPs", value+" is not an IPv6 prefix of 64 bits or less, with zeros behind them", "use 100:0:0:1::/64")
+		return p, invalidConfig("placeholderIPs", value+" is not an IPv6 prefix of 64 bits or less with zeros after them", "use 100:0:0:1::/64")
 	}
 	for _, r := range reserved {
 		if r.Bits() <= p.Bits() && r.Contains(p.Addr()) {

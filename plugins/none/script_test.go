@@ -92,7 +92,7 @@ func asProcess(env map[string]string, stdin io.Reader, stdout, stderr io.Writer)
 func TestScripts(t *testing.T) {
 	for name, call := range map[string]caller{"in process": inProcess, "as process": asProcess} {
 		t.Run(name, func(t *testing.T) {
-			nstest.New(t) // skips all of it where there is none to be had
+			nstest.New(t) // skips all of it where no namespace can be made
 			testscript.Run(t, testscript.Params{
 				Dir:                 "testdata/script",
 				RequireExplicitExec: true,

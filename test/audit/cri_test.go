@@ -64,7 +64,7 @@ func TestCRI(t *testing.T) {
 	isPod(w.until(r.Inode, "isolated"))
 	t.Logf("\n%s", must(t, bin+"/none-audit", id))
 
-	// By runc's state alone, as where libcni's records are not to be had.
+	// By runc's state alone, as where libcni's records cannot be read.
 	cache := "/var/lib/cni/results"
 	if err := os.Rename(cache, cache+".away"); err != nil {
 		t.Fatal(err)

@@ -148,7 +148,7 @@ func TestSeveralContainers(t *testing.T) {
 	c.must("check", a.Path)
 	c.must("check", d)
 	c.must("add", b)
-	// What happens to one is not the others' business.
+	// What happens to one does not affect the others.
 	a.Do(func() error { return setLoDown() })
 	if _, err := c.run("check", a.Path); err == nil || !strings.Contains(err.Error(), "lo is down") {
 		t.Errorf("check: %v", err)
@@ -185,7 +185,7 @@ func TestGC(t *testing.T) {
 	c.must("del", b)
 }
 
-// TestRefusals: what the user reads when something cannot be had.
+// TestRefusals: what the user reads when a request is refused.
 func TestRefusals(t *testing.T) {
 	c := newTool(t, "")
 	ns := nstest.New(t).Path
@@ -230,12 +230,17 @@ func TestParallel(t *testing.T) {
 	}
 }
 
-// TestDemo: what make demo shows is what it says, and it leaves nothing behind.
+// TestDemo: what make demo shows is what it says and what the picture in README has,
+// and it leaves nothing behind.
 func TestDemo(t *testing.T) {
 	c := newTool(t, "")
-	out, err := exec.Command("go", "run", "./demo", harness.Bin(), c.netconfig).CombinedOutput()
+	picture := filepath.Join(t.TempDir(), "demo.svg")
+	out, err := exec.Command("go", "run", "./demo", harness.Bin(), c.netconfig, picture).CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
+	}
+	if harness.Read(t, picture) != harness.Read(t, harness.Repo("docs/demo.svg")) {
+		t.Error("docs/demo.svg is not what the demo prints: make demo PICTURE=docs/demo.svg")
 	}
 	for _, want := range []string{
 		`"name": "lo"`, "inet 127.0.0.1/8", "inet6 ::1/128", `127.0.0.1 answers "hello"`, "[::1] answers",

@@ -3,7 +3,7 @@
 // podman and containerd, looked at from inside.
 //
 // docs/parity.md lists every difference with its reason. A difference that it
-// does not list fails the test, and so does one that it lists and that is none.
+// does not list fails the test, and so does a row that is not a difference.
 package docker
 
 import (
@@ -114,7 +114,7 @@ func run(t *testing.T, runtime, network, name string) {
 // fact is one line of one thing that the probe looked at.
 type fact struct{ where, line string }
 
-// differences are the facts that not all have, with who has them.
+// differences are the facts that some runtimes have and others do not, with which have them.
 func differences(seen []podmantest.Facts) map[fact]string {
 	all := map[fact]bool{}
 	has := make([]map[fact]bool, len(seen))
@@ -229,7 +229,7 @@ func TestControl(t *testing.T) {
 	for _, network := range []string{"none", "host"} {
 		run(t, "docker", network, "c-"+network)
 	}
-	// Something that the counters of the machine's own lo would tell.
+	// Traffic that the counters of the machine's own lo would show.
 	if c, err := net.Dial("udp", "192.0.2.1:9"); err == nil {
 		c.Write([]byte("hello"))
 		c.Close()

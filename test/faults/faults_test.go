@@ -104,7 +104,7 @@ var scenes = []scene{
 
 // sensible are the codes a fault may end in: 3 and 8 when CNI_NETNS cannot be
 // opened or identified, 5 for stdin and stdout, 11 for a namespace that did
-// not hold still, 100 and 101 for what CHECK sees, 102 for the kernel's no.
+// not hold still, 100 and 101 for what CHECK sees, 102 where the kernel refuses.
 var sensible = []uint{3, 5, 8, 11, 100, 101, 102}
 
 // fault is one system call that fails once.

@@ -93,7 +93,7 @@ func execProbe(t *testing.T, c *cluster.Cluster) {
 	c.Ready(t, name)
 }
 
-// nativeSidecar is an init container that goes on, and serves the main container.
+// nativeSidecar is an init container that keeps running and serves the main container.
 func nativeSidecar(t *testing.T, c *cluster.Cluster) {
 	const name = "sidecar"
 	start(t, c, name, "  containers:\n", fmt.Sprintf(`    - name: proxy

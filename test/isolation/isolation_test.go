@@ -264,7 +264,7 @@ func testLoopbackWorks(t *testing.T, w *world) {
 // testConnectedIsRefused: a namespace that has a way out is not called isolated,
 // whether the way was there before or came afterwards, and neither is the host's.
 func testConnectedIsRefused(t *testing.T, w *world) {
-	// getsOut shows that the refusal is not about nothing.
+	// getsOut shows that the refused namespace does have a way out.
 	getsOut := func(t *testing.T, ns string) {
 		t.Helper()
 		c := container{name: "connected", netns: ns, probes: []spec.Probe{{Name: "TCP", Kind: "tcp", Addr: spec.HostAddr + ":7001", Expect: "this is host"}}}
@@ -421,8 +421,8 @@ func testFamilies(t *testing.T, w *world) {
 }
 
 // testGaps: what a container may be given that leads around its network
-// namespace. Each is tried without and with it, so that the document does not
-// warn of what is none.
+// namespace. Each is tried without and with it, so that the document warns only of
+// what is a way out.
 func testGaps(t *testing.T, w *world) {
 	hostPID := fmt.Sprintf("/proc/%d/ns/pid", w.process1)
 	socket := spec.Probe{Kind: "abstract", Addr: "/host/socket", Expect: "this is host"}

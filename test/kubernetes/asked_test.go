@@ -15,9 +15,9 @@ import (
 // sealed is a namespace whose label makes its pods hermetic.
 const sealed = "sealed"
 
-// asked has the admission policies on the node: pods that know nothing of this ask by
-// one word, theirs or their namespace's, and are hermetic down to what none-audit says
-// inside. They come from what people have: a pod, a chart, a StatefulSet, a CronJob.
+// asked has the admission policies on the node. Pods that were not written for this
+// project ask by an annotation, or by a label of their namespace, and are hermetic: none-audit
+// inside says so. They come from a pod, a chart, a StatefulSet and a CronJob.
 func (c *node) asked(t *testing.T) {
 	c.MustKubectl(t, "create", "namespace", sealed)
 	c.MustKubectl(t, "label", "namespace", sealed, "cni-none.dev/hermetic=true")
@@ -80,7 +80,7 @@ func (c *node) deleteManifest(t *testing.T, manifest string) {
 	}
 }
 
-// minimalPod is a pod of a person who knows nothing of this. Its annotations are
+// minimalPod is a pod whose author does not know this project. Its annotations are
 // the only thing that may say something.
 func minimalPod(name, annotations, image string) string {
 	return fmt.Sprintf(`

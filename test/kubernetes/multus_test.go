@@ -48,7 +48,7 @@ func (c *node) multus(t *testing.T) {
 		bridge := c.run(t, "cat", "/etc/cni/net.d/10-bridge.conflist")
 		pod.add(t, bridge, "eth0")
 
-		// A pod that has a network is not made hermetic by a second one, and is told so.
+		// A pod that has a network does not become hermetic by a second one: it is refused.
 		_, err := pod.tryAdd(config, "net1")
 		var refused *cni.Error
 		if !errors.As(err, &refused) || refused.Code != 100 || !strings.Contains(err.Error(), "eth0") {

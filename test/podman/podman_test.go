@@ -363,7 +363,7 @@ func TestConnectToBridged(t *testing.T) {
 }
 
 // TestConnectedLater pins what the plugin cannot prevent: it is not called for
-// another network. CHECK, where it is asked for, tells.
+// another network. CHECK would report it, and podman does not call it.
 func TestConnectedLater(t *testing.T) {
 	f := setUp(t, true)
 	f.start("a", "--network", "airgap")
@@ -414,7 +414,7 @@ func TestRefused(t *testing.T) {
 			f.host.Clean(t)
 		})
 	}
-	// Nothing is asked for here, so nothing is refused.
+	// These options ask for nothing that the plugin refuses.
 	isolated(t, f.look("--network", "airgap", "--publish-all", "--network-alias", "other", "--dns", "192.0.2.53"))
 }
 
@@ -548,7 +548,7 @@ func TestBuiltInName(t *testing.T) {
 	if out := podmantest.Run(t, "podman", "network", "ls", "--format", "{{.Name}} {{.Driver}}"); !strings.Contains(out, "none none\n") {
 		t.Errorf("podman network ls: %s", out)
 	}
-	// Without the plugin it is the same: podman's own none needs none.
+	// The same without the plugin: podman's own none does not use it.
 	if err := os.WriteFile(plugin, []byte("#!/bin/sh\nexit 1\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}

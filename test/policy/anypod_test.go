@@ -14,7 +14,7 @@ import (
 )
 
 // testAnyPod makes pods of several of the fields at once. What is accepted has no way
-// out, in the words of wayOut, which knows nothing of the policy; and what has none is
+// out by wayOut, which does not use the policy's code; and a pod without a way out is
 // accepted.
 func (s *suite) testAnyPod(t *testing.T) {
 	const pods = 300

@@ -33,8 +33,8 @@ var wrongNamespaces = map[string]map[string]string{
 }
 
 // testAsking has pods that ask in every way, on a cluster where nothing fills in what
-// they ask for: 1.30 to 1.33, or a binding that was deleted. Who does not have it
-// already is refused.
+// they ask for: 1.30 to 1.33, or a binding that was deleted. A pod that does not have
+// it already is refused.
 func (s *suite) testAsking(t *testing.T) {
 	const (
 		noClass  = "this pod is to be hermetic because of"

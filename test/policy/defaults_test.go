@@ -21,7 +21,7 @@ func (s *suite) defaultsDir() string {
 	return policyDir + "/defaults"
 }
 
-// bare is a pod of a person, or a chart, that knows nothing of the rules.
+// bare is a pod whose author, or chart, does not know the rules.
 func bare(edits ...func(*corev1.Pod)) *corev1.Pod {
 	p := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{GenerateName: "bare-"},

@@ -1,5 +1,5 @@
-# Stands for a program that a model wrote: it computes, tries the network, and
-# leaves its result in a file.
+# An example of a program that a model wrote: it computes, tries the network, and
+# writes its result to a file.
 import json, socket, statistics
 
 numbers = [n * n % 97 for n in range(1000)]

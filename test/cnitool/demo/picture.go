@@ -40,14 +40,14 @@ rect { fill: #f6f8fa; stroke: #d0d7de }
   text { fill: #e6edf3 } rect { fill: #161b22; stroke: #30363d } .bold { fill: #79c0ff } .error { fill: #ffa657 }
 }`
 
-// random is the part of the demo's directory that differs from run to run.
-var random = regexp.MustCompile(`/airgap-[0-9]+/`)
+// random is the demo's directory, which differs from run to run.
+var random = regexp.MustCompile(`/[^\s"]*airgap-[0-9]+/`)
 
 // svg draws lines of text; \x1b[1m makes a line bold.
 func svg(text string) []byte {
 	var lines []string
 	columns := 0
-	for line := range strings.Lines(random.ReplaceAllString(text, "/airgap/")) {
+	for line := range strings.Lines(random.ReplaceAllString(text, "/tmp/airgap/")) {
 		for _, part := range wrap(strings.TrimRight(line, "\n")) {
 			lines = append(lines, part)
 			columns = max(columns, utf8.RuneCountInString(part))
