@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// byHand finds the file that has one of the handlers without being ours: someone
-// followed the guide. What is the same as ours is taken over, and what is not is
+// byHand finds the file that has one of the handlers without being ours: the node was
+// set up after the guide. What is the same as ours is taken over, and what is not is
 // refused with the difference.
 func (p *Plan) byHand(files []*File, want Want) (*File, error) {
 	var found *File
