@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -79,13 +80,14 @@ func TestFallbackTunnels(t *testing.T) {
 const recorded = "testdata/links.txt"
 
 func TestRecordedLinks(t *testing.T) {
-	if binary.NativeEndian.Uint16([]byte{1, 0}) != 1 {
-		t.Skip("the recorded messages have another byte order than this machine")
+	from := recorded
+	if binary.NativeEndian.Uint16([]byte{1, 0}) != 1 { // the file is of the other byte order
+		from = filepath.Join(t.TempDir(), "links.txt")
 	}
-	if *update {
-		record(t)
+	if *update || from != recorded {
+		record(t, from)
 	}
-	b, err := os.ReadFile(recorded)
+	b, err := os.ReadFile(from)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,6 +96,9 @@ func TestRecordedLinks(t *testing.T) {
 	}
 	for line := range strings.Lines(string(b)) {
 		name, text, _ := strings.Cut(strings.TrimSpace(line), " ")
+		if want[name] == "" && from != recorded {
+			continue // a fallback tunnel of this kernel
+		}
 		msg, err := hex.DecodeString(text)
 		if err != nil {
 			t.Fatal(err)
@@ -113,7 +118,7 @@ func TestRecordedLinks(t *testing.T) {
 	}
 }
 
-func record(t *testing.T) {
+func record(t *testing.T, path string) {
 	ns := nstest.New(t)
 	var out bytes.Buffer
 	attrs := func(name string) netlink.LinkAttrs { return netlink.LinkAttrs{Name: name, TxQLen: -1} }
@@ -152,7 +157,7 @@ func record(t *testing.T) {
 		}
 		return err
 	})
-	if err := os.WriteFile(recorded, out.Bytes(), 0o644); err != nil {
+	if err := os.WriteFile(path, out.Bytes(), 0o644); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -52,9 +52,7 @@ var full = flag.Bool("full", false, "all kernels, and write the table in docs/ke
 func TestMain(m *testing.M) { harness.Main(m) }
 
 func TestKernels(t *testing.T) {
-	if !*full {
-		long = []string{"TestWatchIsNotBlinded", "TestWatchSaysWhatItLeavesOut"}
-	} else { // QEMU for the other architectures
+	if *full { // QEMU for the other architectures
 		harness.Sh(t, "tools/debian.sh qemu-system-arm qemu-system-misc")
 	}
 	trees := map[string]string{} // by architecture
@@ -173,12 +171,8 @@ func onKernel(t *testing.T, c vm.Config) []row {
 	if links := m.Must("ip -o link"); !strings.Contains(links, "tunl0") || !strings.Contains(links, "dummy0") {
 		t.Errorf("the modules made nothing:\n%s", links)
 	}
-	return append(rows, suite(t, m, c.Kernel, "tunnel modules loaded", append(slices.Clone(packages), insidePackage), long...))
+	return append(rows, suite(t, m, c.Kernel, "tunnel modules loaded", append(slices.Clone(packages), insidePackage)))
 }
-
-// long are the attacks on none-audit, a minute on an emulated processor, and about the
-// program more than the kernel: only -full has them there.
-var long []string
 
 // withoutIPv6 runs everything on a kernel that was told to have no IPv6.
 func withoutIPv6(t *testing.T, c vm.Config) row {

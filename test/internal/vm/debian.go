@@ -134,8 +134,9 @@ func (a *Archive) File(p *Package) (string, error) {
 }
 
 // kernelPackage matches what a kernel's meta package and image depend on, whose
-// names hold the version: since 6.19 an image is three packages.
-var kernelPackage = regexp.MustCompile(`^linux-(image|binary|modules)-[0-9]`)
+// names hold the version: since 6.19 an image is several packages, and the list of
+// what is built in lies in linux-base.
+var kernelPackage = regexp.MustCompile(`^linux-(base|image|binary|modules)-[0-9]`)
 
 // Kernel fetches and unpacks the suite's current kernel for its architecture.
 func (a *Archive) Kernel() (*Kernel, error) {

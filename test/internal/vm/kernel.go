@@ -64,8 +64,8 @@ func (k *Kernel) unpack(a *Archive, files []*Package) error {
 
 // image is the file that a boot loader would start.
 func (k *Kernel) image() (string, error) {
-	for _, pattern := range []string{"boot/vmlinuz-", "boot/vmlinux-"} {
-		if f := filepath.Join(k.dir, pattern+k.Release); exists(f) {
+	for _, f := range []string{"boot/vmlinuz-" + k.Release, "boot/vmlinux-" + k.Release, "lib/modules/" + k.Release + "/vmlinuz"} {
+		if f = filepath.Join(k.dir, f); exists(f) {
 			return f, nil
 		}
 	}
