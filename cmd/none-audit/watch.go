@@ -11,10 +11,11 @@ import (
 )
 
 const watchDescription = `Looks at every network namespace every --interval, when the CNI cache of root's
-runtimes has changed, and at once when netlink says that one has changed. A namespace is expected to be isolated when the CNI
-cache says that the none plugin made it so, or when it has been seen isolated,
-with a process in it, for --settle. One line is printed for each that starts or
-ceases to be as expected, and for any other that was isolated and is no more.
+runtimes has changed, and at once when netlink says that one has changed. A
+namespace is expected to be isolated when the CNI cache says that the none plugin
+made it so, or when it has been seen isolated, with a process in it, for --settle.
+One line is printed for each that starts or ceases to be as expected, and for any
+other that was isolated and is no more.
 
 It ends on SIGTERM with status 0, and with status 2 when it can watch no longer.`
 

@@ -151,9 +151,7 @@ func (n *node) upgrade(t *testing.T) {
 	if after.Metadata.UID != before.Metadata.UID || after.Status.ContainerStatuses[0].ContainerID != before.Status.ContainerStatuses[0].ContainerID {
 		t.Errorf("the pod did not run on: %s, was %s", after, before)
 	}
-	if out := n.Exec(t, "hermetic", "ip", "-o", "link"); strings.Count(out, "\n") != 0 || !strings.Contains(out, ": lo: ") {
-		t.Errorf("the pod has %s", out)
-	}
+	n.loAlone(t)
 }
 
 // reboot ends everything on the node at once. Afterwards it is ready, and the pod is
@@ -178,6 +176,12 @@ func (n *node) proven(t *testing.T) {
 	if out := n.MustKubectl(t, "logs", "hermetic", "-c", "none-audit"); !strings.HasPrefix(out, "isolated") {
 		t.Errorf("the pod's own proof is %q", out)
 	}
+	n.loAlone(t)
+}
+
+// loAlone looks from inside the pod.
+func (n *node) loAlone(t *testing.T) {
+	t.Helper()
 	if out := n.Exec(t, "hermetic", "ip", "-o", "link"); strings.Count(out, "\n") != 0 || !strings.Contains(out, ": lo: ") {
 		t.Errorf("the pod has %s", out)
 	}

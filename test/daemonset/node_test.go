@@ -67,11 +67,11 @@ func start(t *testing.T, version string, port int) *node {
 		Cluster: cluster.Start(t, cluster.Config{Version: version, Port: port, Address: cluster.NodeAddress, Controllers: "*", Scheduler: true}),
 		release: released(),
 	}
+	n.containerd = containerd.Start(t, machine.Here(), "2.4", "")
 	t.Cleanup(func() { // the next test gets another node
 		n.powerOff(t)
 		harness.Sh(t, "rm -rf /var/lib/kubelet/* /var/lib/containerd/* /var/lib/cni /etc/cni /opt/cni /etc/containerd")
 	})
-	n.containerd = containerd.Start(t, machine.Here(), "2.4", "")
 	busybox := image.Busybox(t, "docker.io/library/busybox:1.35.0")
 	busybox.Cmd = nil
 	n.containerd.Import(t, image.Archive(t, busybox, image.Busybox(t, image.Pauses...)), image.Pauses...)
