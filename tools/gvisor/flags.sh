@@ -14,10 +14,12 @@ if (((16#$caps >> 24) & 1)); then # CAP_SYS_RESOURCE, capabilities(7)
 	echo "runsc and its shim are unmodified" >"$dir/built"
 	exit 0
 fi
-# A copy of the module: -overlay may not replace what is in the module cache.
+# A copy of the module: -overlay may not replace what is in the module cache. It has
+# no directory before it is downloaded.
+GOFLAGS= go mod download gvisor.dev/gvisor
+module=$(GOFLAGS= go list -m -f '{{.Dir}}' gvisor.dev/gvisor)
 rm -rf "$dir/src"
-mkdir "$dir/src"
-cp -r "$(GOFLAGS= go list -m -f '{{.Dir}}' gvisor.dev/gvisor)/." "$dir/src"
+cp -r "${module:?}" "$dir/src"
 chmod -R u+w "$dir/src"
 file=$dir/src/pkg/shim/v1/manager.go
 line='	if err := sys.SetOOMScore(cmd.Process.Pid, oomScoreMax); err != nil {'
