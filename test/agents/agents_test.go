@@ -5,7 +5,6 @@ package agents
 
 import (
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -90,13 +89,7 @@ func python(t *testing.T) image.Image {
 // that is.
 func (s suite) controller(t *testing.T) {
 	t.Helper()
-	cmd := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "sigs.k8s.io/agent-sandbox")
-	cmd.Dir, cmd.Env = harness.Repo("tools/agentsandbox"), append(os.Environ(), "GOFLAGS=", "GOPROXY=off")
-	out, err := cmd.Output()
-	if err != nil {
-		t.Fatalf("where agent-sandbox is: %v", err)
-	}
-	manifests := filepath.Join(strings.TrimSpace(string(out)), "k8s")
+	manifests := filepath.Join(harness.Module(t, "agentsandbox", "sigs.k8s.io/agent-sandbox"), "k8s")
 	crds, err := filepath.Glob(manifests + "/crds/*.yaml")
 	if err != nil || len(crds) != 4 {
 		t.Fatalf("%s has the CRDs %q, %v", manifests, crds, err)

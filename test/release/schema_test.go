@@ -46,7 +46,7 @@ func TestSchemas(t *testing.T) {
 // schemasOf writes a JSON schema for each kind of a Kubernetes that tools/ pins.
 func schemasOf(t *testing.T, pin string) string {
 	t.Helper()
-	source := strings.TrimSpace(output(t, "go", "-C", harness.Repo("tools", pin), "list", "-m", "-f", "{{.Dir}}", "k8s.io/kubernetes"))
+	source := harness.Module(t, pin, "k8s.io/kubernetes")
 	var spec struct{ Definitions map[string]map[string]any }
 	if err := json.Unmarshal([]byte(harness.Read(t, source+"/api/openapi-spec/swagger.json")), &spec); err != nil {
 		t.Fatal(err)

@@ -4,6 +4,7 @@ package harness
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
@@ -47,6 +48,20 @@ func Repo(path ...string) string { return filepath.Join(append([]string{top}, pa
 
 // Bin is a program that test/run.sh has built.
 func Bin(path ...string) string { return Repo(append([]string{"bin"}, path...)...) }
+
+// Module is the source of a module that a folder of tools/ pins. It is downloaded
+// where only a program that was built of it is there.
+func Module(tb testing.TB, pin, module string) string {
+	tb.Helper()
+	cmd := exec.Command("go", "mod", "download", "-json", module)
+	cmd.Dir, cmd.Env = Repo("tools", pin), append(os.Environ(), "GOFLAGS=")
+	out, err := cmd.Output()
+	var m struct{ Dir, Error string }
+	if err := errors.Join(err, json.Unmarshal(out, &m)); err != nil || m.Dir == "" {
+		tb.Fatalf("download %s: %v %s", module, err, m.Error)
+	}
+	return m.Dir
+}
 
 // Plugin is the plugin that is tested: bin/none, or another one, which shows what
 // the tests are worth: with upstream's loopback, for one, they must fail.
