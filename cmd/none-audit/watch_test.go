@@ -56,7 +56,7 @@ func TestWatchHearsOfAVeth(t *testing.T) {
 	w.next(n, 4, "violated")
 	// Even without an interface left, the namespace knows where they led.
 	dropLink(t, ns, "eth1")
-	if c = w.next(n, 5, "violated"); !strings.Contains(strings.Join(c.Why, ";"), "it has been connected to another namespace") {
+	if c = w.next(n, 5, "violated"); !strings.Contains(strings.Join(c.Why, ";"), "it was connected to another network namespace") {
 		t.Errorf("%+v", c)
 	}
 }
@@ -77,7 +77,7 @@ func TestWatchHearsOfAShortVisit(t *testing.T) {
 	if err := w.cmd.Process.Signal(syscall.SIGCONT); err != nil {
 		t.Fatal(err)
 	}
-	if c := w.next(n, 2, "violated"); len(c.Why) != 1 || !strings.Contains(c.Why[0], "it has been connected") {
+	if c := w.next(n, 2, "violated"); len(c.Why) != 1 || !strings.Contains(c.Why[0], "it was connected") {
 		t.Errorf("%+v", c)
 	}
 }

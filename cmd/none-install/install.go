@@ -79,7 +79,7 @@ func (i *installation) decide(ctx context.Context) error {
 	}
 	want := containerd.Want{Handlers: i.state.Handlers, Drop: i.dropped, ConfDir: confDir, Whole: i.state.whole(), Shipped: [][]byte{conf.Handler1, conf.Handler2}}
 	if i.plan, err = containerd.PlanInstall(files, before, want); err != nil {
-		return err
+		return remedied(err)
 	}
 	if old := i.state.Target; old != "" && old != i.plan.Target.Path {
 		i.state.Leftover = old
@@ -234,7 +234,7 @@ func (i *installation) missing(ctx context.Context, lacks func(*containerd.LiveC
 	}
 	i.fresh = live.Has(slices.Concat(i.plan.Handlers, i.dropped)) == nil
 	if i.restart {
-		i.service, err = i.engine.Service(i.restartCommand, i.timeout, i.logf)
+		i.service, err = i.serviceOf(i.engine)
 	}
 	return true, err
 }

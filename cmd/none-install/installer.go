@@ -37,7 +37,14 @@ func (in *installer) find(ctx context.Context, st *state) (*containerd.Engine, e
 	if st != nil {
 		w.LastProgram, w.LastConfig = st.Containerd, st.Config
 	}
-	return containerd.Find(ctx, w)
+	e, err := containerd.Find(ctx, w)
+	return e, remedied(err)
+}
+
+// serviceOf notes how the runtime is to be restarted.
+func (in *installer) serviceOf(e *containerd.Engine) (*containerd.Service, error) {
+	s, err := e.Service(in.restartCommand, in.timeout, in.logf)
+	return s, remedied(err)
 }
 
 // writeFile is the step that puts data at path.

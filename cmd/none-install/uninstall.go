@@ -88,7 +88,7 @@ func (r *removal) carryOut(ctx context.Context) error {
 	gone := func(l *containerd.LiveConfig) error { return l.Has(slices.Concat(r.plan.Gone, l.With(confDir))) }
 	loaded := gone(live)
 	if loaded != nil && r.restart {
-		if r.service, err = r.engine.Service(r.restartCommand, r.timeout, r.logf); err != nil {
+		if r.service, err = r.serviceOf(r.engine); err != nil {
 			return err
 		}
 	}

@@ -87,7 +87,7 @@ func (f *Findings) Violations() []string {
 		t = append(t, "interfaces beside lo: "+join(f.Extra, Link.String))
 	}
 	if len(f.NSIDs) > 0 {
-		t = append(t, "it has been connected to another namespace, and could be again: known by number "+
+		t = append(t, "it was connected to another network namespace and can be again: nsid "+
 			join(f.NSIDs, func(id int32) string { return strconv.Itoa(int(id)) }))
 	}
 	if f.XDP {

@@ -343,7 +343,7 @@ func TestFindings(t *testing.T) {
 		}
 	}
 	known := Survey{Links: []Link{up}, NSIDs: []int32{0, 3}}
-	refuses(t, known, "it has been connected to another namespace, and could be again: known by number 0, 3")
+	refuses(t, known, "it was connected to another network namespace and can be again: nsid 0, 3")
 	foreign := with(func(l *Link) {
 		l.Addrs = append(l.Addrs, netip.MustParsePrefix("192.0.2.1/32"), netip.MustParsePrefix("127.9.9.9/8"))
 	})

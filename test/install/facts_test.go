@@ -145,7 +145,7 @@ func TestRefused(t *testing.T) {
 		{name: "a handler of that name", version: "1.6", says: "did not write", config: "version = 2\n" + cri + "runc]\n  runtime_type = \"io.containerd.runc.v2\"\n" + cri + "airgap]\n  runtime_type = \"io.containerd.runc.v2\"\n"},
 		{name: "a handler of that name in another drop-in", version: "2.4", says: "did not write", config: "version = 3\nimports = [\"/etc/containerd/conf.d/*.toml\"]\n",
 			files: map[string]string{"/etc/containerd/conf.d/zz.toml": "version = 3\n[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.airgap]\n  runtime_type = 'io.containerd.runc.v2'\n"}},
-		{name: "no such base handler", version: "1.6", says: "containerd has runc", config: "version = 2\n", args: []string{"--base-handler", "kata"}},
+		{name: "no such base handler", version: "1.6", says: "are runc; choose one with --base-handler", config: "version = 2\n", args: []string{"--base-handler", "kata"}},
 		{name: "inline tables", version: "1.7", says: "inline tables", config: "version = 2\n[plugins]\n\"io.containerd.grpc.v1.cri\" = { sandbox_image = \"x/pause:1\" }\n"},
 		{name: "another program called none", version: "1.6", says: "did not put it there", config: "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".cni]\n  bin_dir = \"/opt/cni/bin\"\n",
 			files: map[string]string{"/opt/cni/bin/none": "#!/bin/sh\n"}},

@@ -106,7 +106,7 @@ func (w Where) stopped(tried []string) (*Engine, error) {
 		}
 	}
 	if e.Program == "" {
-		return nil, fmt.Errorf("no container runtime listens on %s, and there is no containerd program; say which with --endpoint, or --containerd and --config", strings.Join(tried, ", "))
+		return nil, fmt.Errorf("%w: none listens on %s, and there is no containerd program", ErrNoRuntime, strings.Join(tried, ", "))
 	}
 	return e, nil
 }
@@ -139,7 +139,7 @@ func (e *Engine) dial(ctx context.Context) error {
 		err = fmt.Errorf("the container runtime at %s is %s %s, and none-install knows containerd only: it gives a runtime handler a network of its own. %s",
 			e.Endpoint, v.RuntimeName, v.RuntimeVersion, elsewhere(v.RuntimeName))
 	} else if status.Code(err) == codes.Unimplemented {
-		err = fmt.Errorf("what listens at %s serves no CRI: it is a containerd whose CRI plugin is switched off (disabled_plugins), as Docker's package has it, and Kubernetes does not use it; say which one with --endpoint", e.Endpoint)
+		err = fmt.Errorf("%w at %s: what listens there is a containerd whose CRI plugin is switched off (disabled_plugins), as Docker's package has it, and Kubernetes does not use it", ErrNoCRI, e.Endpoint)
 	} else if err != nil {
 		err = fmt.Errorf("ask the container runtime at %s for its version: %w", e.Endpoint, err)
 	}

@@ -77,10 +77,10 @@ func (p *Plan) copyOf(handler string, want Want) (tree, error) {
 	base := p.before.Base(want.Handlers[handler])
 	table := p.before.runtime(base)
 	if table == nil || slices.Contains(slices.Concat(p.Handlers, p.Gone), base) {
-		return nil, fmt.Errorf("no handler %q to copy: containerd has %s; choose one with --base-handler", base, strings.Join(p.before.others(slices.Concat(p.Handlers, p.Gone)), ", "))
+		return nil, fmt.Errorf("%w: %q is none of containerd's, which are %s", ErrNoBase, base, strings.Join(p.before.others(slices.Concat(p.Handlers, p.Gone)), ", "))
 	}
 	if at(p.before.tree, "plugins", "io.containerd.cri.v1.images", "runtime_platforms", base) != nil {
-		return nil, fmt.Errorf("handler %q has an image platform of its own (runtime_platforms), which a copy of the handler would not have; choose another with --base-handler", base)
+		return nil, fmt.Errorf("%w: %q has an image platform of its own (runtime_platforms), which a copy would not have", ErrNoBase, base)
 	}
 	return handlerTable(table, want.ConfDir), nil
 }

@@ -178,7 +178,7 @@ func TestPlanRefuses(t *testing.T) {
 		disk       *DiskConfig
 		handlers   map[string]string
 	}{
-		{name: "no such base", says: "containerd has nvidia, runc; choose", handlers: map[string]string{"airgap-kata": "kata"}},
+		{name: "no such base", says: "are nvidia, runc", handlers: map[string]string{"airgap-kata": "kata"}},
 		{name: "a copy of a copy", says: "no handler", handlers: map[string]string{"airgap": "", "airgap-airgap": "airgap"}},
 		{name: "a generated file", says: "DO NOT EDIT", files: main("# Generated. Do not edit.\nversion = 2\n" + cri + "x]\n")},
 		{name: "inline tables", says: "inline tables", files: main("version = 2\n[plugins]\n\"io.containerd.grpc.v1.cri\" = { sandbox_image = \"x\" }\n")},

@@ -76,7 +76,7 @@ func (p process) unit() (string, error) {
 	if unit := unitOf(string(data)); unit != "" {
 		return unit, nil
 	}
-	return "", fmt.Errorf("process %d belongs to no systemd service: say how to restart the runtime with --restart-command", p.pid)
+	return "", fmt.Errorf("%w (process %d)", ErrNoUnit, p.pid)
 }
 
 // unitOf finds a service in a process' control groups (cgroups(7)).
