@@ -4,12 +4,10 @@ ifneq ($(filter-out help,$(MAKECMDGOALS)),)
 $(if $(GODIR),,$(error no Go that builds this))
 endif
 export PATH := $(if $(GODIR),$(GODIR):)$(PATH)
-VERSION ?= $(shell release/version.sh)
+VERSION := $(or $(VERSION),$(shell release/version.sh))
 PREFIX ?= /opt/cni
 BIN ?= bin
 DIST ?= dist
-ARCHES := amd64 arm arm64 loong64 mips64le ppc64le riscv64 s390x
-IMAGE_ARCHES := amd64 arm64
 
 PROGRAMS := none none-audit none-install
 none: DIR := plugins/none
@@ -24,11 +22,6 @@ build: $(PROGRAMS) ## build bin/none, and bin/none-audit and bin/none-install fo
 $(PROGRAMS):
 	CGO_ENABLED=0 GOFLAGS= go build -C $(DIR) -trimpath -buildvcs=false -buildmode=exe \
 		-ldflags '-s -w -buildid= $(STAMP)' -o $(abspath $(BIN))/$@$(SUFFIX) .
-
-.PHONY: cross
-cross: ## build dist/none-linux-ARCH for every architecture that CNI releases for, the others for those of the image
-	@set -e; for a in $(ARCHES); do GOARCH=$$a $(MAKE) none BIN=$(DIST) SUFFIX=-linux-$$a; done; \
-	for a in $(IMAGE_ARCHES); do GOARCH=$$a $(MAKE) none-audit none-install BIN=$(DIST) SUFFIX=-linux-$$a; done
 
 # none-install installs the plugin that lies beside it.
 TOOLS ?= /usr/local
@@ -78,9 +71,9 @@ test-node-all: ## test none-install on a Debian node in QEMU, with a reboot, con
 	test/run.sh node -full
 
 .PHONY: test-sabotage
-test-sabotage: ## break copies of the project, one line at a time, and expect the tests to notice (root)
+test-sabotage: ## break copies of the project, a few lines at a time, and expect the tests to notice (root)
+	test/run.sh --needs isolation faults
 	cd test && GOFLAGS= go run ./sabotage .. sabotage/list.txt
-	test/isolation/sabotage.sh
 
 .PHONY: soak
 soak: ## kill, repeat and starve the plugin for long, and attack the audit at full size (root)
@@ -104,23 +97,7 @@ vulnerabilities: ## look for known vulnerabilities in what is shipped (asks vuln
 	tools/build.sh govulncheck
 	@for m in . cmd/none-install; do (cd $$m && GOFLAGS= $(abspath bin)/govulncheck/govulncheck ./...) || exit; done
 
-IMAGE_TAG ?= dev
-.PHONY: image
-image: ## build the image from this clone, as dist/cni-none-image.oci.tar (IMAGE_TAG=dev, which the manifests name)
-	@set -e; for a in $(IMAGE_ARCHES); do GOARCH=$$a $(MAKE) --no-print-directory build BIN=$(DIST) SUFFIX=-linux-$$a; done
-	DIST=$(DIST) release/build.sh $(IMAGE_TAG) image
-	@echo "to import it on a node: ctr -n k8s.io images import $(abspath $(DIST))/cni-none-image.oci.tar"
-
-.PHONY: release
-release: export GOTOOLCHAIN := $(shell awk '$$1 == "toolchain" {print $$2}' go.mod)
-release: ## build dist/: programs, image, manifests, chart, .deb, .rpm, bill of materials, checksums
-	rm -rf $(DIST)
-	$(MAKE) cross
-	DIST=$(DIST) release/build.sh $(VERSION)
-
-.PHONY: publish
-publish: ## push the image and the chart of dist/ to ghcr.io and make the release (a workflow's work: GITHUB_TOKEN, GITHUB_ACTOR)
-	release/publish.sh $(VERSION)
+include release/rules.mk
 
 .PHONY: help
 help: ## show this list

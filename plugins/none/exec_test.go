@@ -265,7 +265,7 @@ func TestBuild(t *testing.T) {
 	if err := os.Mkdir(elsewhere, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	cp := exec.Command("cp", "-R", "--parents", "Makefile", "go.mod", "go.sum", "tools/go.sh", "internal", "pkg", "plugins", elsewhere)
+	cp := exec.Command("cp", "-R", "--parents", "Makefile", "release/rules.mk", "go.mod", "go.sum", "tools/go.sh", "internal", "pkg", "plugins", elsewhere)
 	cp.Dir = "../.."
 	if out, err := cp.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
