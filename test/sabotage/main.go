@@ -1,18 +1,20 @@
-// Command sabotage breaks a copy of the project, one line at a time, and expects
-// a test of make test to notice: one that passes without the line tests nothing.
+// Command sabotage breaks a copy of the project, a few lines at a time, and expects
+// the tests to notice: one that passes without these lines tests nothing.
 //
 //	usage: sabotage ROOT LIST
 //
 // LIST holds blocks that an empty line ends:
 //
 //	# what is broken
+//	test PACKAGE [-run REGEXP]      a package whose tests have to fail
+//	suite SUITE [-run REGEXP]       and a suite, with the plugin that is built of the copy
 //	file FILE
-//	test PACKAGE [-run REGEXP]
 //	- LINES as they are, without their indentation
 //	+ LINES instead
 //
-// Lines that FILE does not hold exactly once are an error, and so is a package
-// whose tests fail before anything is broken, or that no longer compiles.
+// Each test and suite has to notice. Lines that FILE does not hold exactly once are an
+// error, and so is a package whose tests fail before anything is broken, or that no
+// longer compiles. That suites pass before, their own runs show.
 package main
 
 import (
@@ -22,12 +24,27 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 )
 
 type mutation struct {
-	what, file string
-	test       []string
-	old, new   []string
+	what  string
+	tests []command
+	hunks []hunk
+}
+
+// command is go test for a package of the copy or for a suite.
+type command struct {
+	suite bool
+	args  []string
+}
+
+func (c command) String() string { return "go test " + strings.Join(c.args, " ") }
+
+// hunk is a change in a file.
+type hunk struct {
+	file     string
+	old, new []string
 }
 
 func main() {
@@ -46,6 +63,10 @@ func run(root, list string) error {
 	if err != nil {
 		return err
 	}
+	root, err = filepath.Abs(root)
+	if err != nil {
+		return err
+	}
 	dir, err := os.MkdirTemp("", "sabotage")
 	if err != nil {
 		return err
@@ -56,20 +77,14 @@ func run(root, list string) error {
 			return fmt.Errorf("copy %s: %w: %s", part, err, out)
 		}
 	}
+	s := saboteur{root, dir, map[string]bool{}}
 	var failed error
-	controls := map[string]bool{}
 	for block := range strings.SplitSeq(strings.TrimSpace(string(text)), "\n\n") {
 		m, err := parse(block)
 		if err != nil {
 			return err
 		}
-		if control := strings.Join(m.test, " "); !controls[control] {
-			if out, err := test(dir, m.test); err != nil {
-				return fmt.Errorf("go test %s fails before anything is broken: %w\n%s", control, err, out)
-			}
-			controls[control] = true
-		}
-		if err := m.try(dir); err != nil {
+		if err := s.try(m); err != nil {
 			fmt.Printf("%s: %v\n", m.what, err)
 			failed = errors.New("a mutation went unnoticed, or could not be tried")
 		}
@@ -81,77 +96,95 @@ func parse(block string) (mutation, error) {
 	var m mutation
 	for line := range strings.Lines(block) {
 		key, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
-		switch key {
-		case "#":
+		switch last := len(m.hunks) - 1; {
+		case key == "#":
 			m.what = rest
-		case "file":
-			m.file = rest
-		case "test":
-			m.test = strings.Fields(rest)
-		case "-":
-			m.old = append(m.old, rest)
-		case "+":
-			m.new = append(m.new, rest)
+		case key == "test", key == "suite":
+			m.tests = append(m.tests, command{key == "suite", strings.Fields(rest)})
+		case key == "file":
+			m.hunks = append(m.hunks, hunk{file: rest})
+		case key == "-" && last >= 0:
+			m.hunks[last].old = append(m.hunks[last].old, rest)
+		case key == "+" && last >= 0:
+			m.hunks[last].new = append(m.hunks[last].new, rest)
 		default:
 			return m, fmt.Errorf("%q is no line of a mutation", line)
 		}
 	}
-	if m.what == "" || m.file == "" || len(m.test) == 0 || len(m.old) == 0 {
+	if m.what == "" || len(m.tests) == 0 || len(m.hunks) == 0 {
 		return m, fmt.Errorf("this mutation lacks something:\n%s", block)
 	}
 	return m, nil
 }
 
-// try breaks the file, runs the tests and mends it.
-func (m mutation) try(dir string) error {
-	file := filepath.Join(dir, m.file)
-	sound, err := os.ReadFile(file)
-	if err != nil {
-		return err
+// saboteur works on a copy of the project.
+type saboteur struct {
+	root, dir string
+	sound     map[string]bool // what was seen to pass before anything was broken
+}
+
+// try breaks the files, runs the tests and mends the files.
+func (s saboteur) try(m mutation) (err error) {
+	for _, t := range m.tests {
+		if t.suite || s.sound[t.String()] {
+			continue
+		}
+		if out, err := s.test(t); err != nil {
+			return fmt.Errorf("%v fails before anything is broken: %w\n%s", t, err, out)
+		}
+		s.sound[t.String()] = true
 	}
-	broken, err := m.apply(string(sound))
-	if err != nil {
-		return err
+	for _, h := range m.hunks {
+		file := filepath.Join(s.dir, h.file)
+		sound, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, os.WriteFile(file, sound, 0o644)) }()
+		broken, err := h.apply(string(sound))
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(file, []byte(broken), 0o644); err != nil {
+			return err
+		}
 	}
-	if err := os.WriteFile(file, []byte(broken), 0o644); err != nil {
-		return err
+	for _, t := range m.tests {
+		start := time.Now()
+		out, err := s.test(t)
+		switch {
+		case err == nil:
+			return fmt.Errorf("UNNOTICED by %v", t)
+		case !strings.Contains(out, "--- FAIL") && !strings.Contains(out, "panic: "):
+			return fmt.Errorf("%v: no test failed, but something else did: %w\n%s", t, err, out)
+		}
+		fmt.Printf("%s: noticed by %s after %.0f s\n", m.what, failure(out), time.Since(start).Seconds())
 	}
-	out, err := test(dir, m.test)
-	if mended := os.WriteFile(file, sound, 0o644); mended != nil {
-		return mended
-	}
-	switch {
-	case err == nil:
-		return fmt.Errorf("UNNOTICED by go test %s", strings.Join(m.test, " "))
-	case !strings.Contains(out, "--- FAIL") && !strings.Contains(out, "panic: "):
-		return fmt.Errorf("no test failed, but something else did: %w\n%s", err, out)
-	}
-	fmt.Printf("%s: noticed by %s\n", m.what, firstFailure(out))
 	return nil
 }
 
 // apply replaces the lines, wherever in the file they stand.
-func (m mutation) apply(text string) (string, error) {
+func (h hunk) apply(text string) (string, error) {
 	lines := strings.Split(text, "\n")
 	at := -1
-	for i := range len(lines) - len(m.old) + 1 {
-		if !m.matches(lines[i:]) {
+	for i := range len(lines) - len(h.old) + 1 {
+		if !h.matches(lines[i:]) {
 			continue
 		}
 		if at >= 0 {
-			return "", fmt.Errorf("%s has these lines twice; name one more: %s", m.file, strings.Join(m.old, " / "))
+			return "", fmt.Errorf("%s has these lines twice; name one more: %s", h.file, strings.Join(h.old, " / "))
 		}
 		at = i
 	}
 	if at < 0 {
-		return "", fmt.Errorf("%s has these lines no more; adapt the list: %s", m.file, strings.Join(m.old, " / "))
+		return "", fmt.Errorf("%s has these lines no more; adapt the list: %s", h.file, strings.Join(h.old, " / "))
 	}
-	broken := append(append([]string{}, lines[:at]...), m.new...)
-	return strings.Join(append(broken, lines[at+len(m.old):]...), "\n"), nil
+	broken := append(append([]string{}, lines[:at]...), h.new...)
+	return strings.Join(append(broken, lines[at+len(h.old):]...), "\n"), nil
 }
 
-func (m mutation) matches(lines []string) bool {
-	for i, old := range m.old {
+func (h hunk) matches(lines []string) bool {
+	for i, old := range h.old {
 		if strings.TrimSpace(lines[i]) != old {
 			return false
 		}
@@ -159,18 +192,32 @@ func (m mutation) matches(lines []string) bool {
 	return true
 }
 
-func test(dir string, args []string) (string, error) {
-	cmd := exec.Command("go", append([]string{"test", "-count=1", "-timeout=10m", "-failfast"}, args...)...)
-	cmd.Dir = dir
+// test runs go test on the copy, or a suite of the project with the copy's plugin.
+func (s saboteur) test(c command) (string, error) {
+	args := []string{"test", "-count=1", "-timeout=10m", "-failfast"}
+	cmd := exec.Command("go", append(args, c.args...)...)
+	cmd.Dir = s.dir
+	if c.suite {
+		build := exec.Command("go", "build", "-o", "bin/none", "./plugins/none")
+		build.Dir, build.Env = s.dir, append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := build.CombinedOutput(); err != nil {
+			return string(out), err
+		}
+		args = append(args, c.args[1:]...)
+		cmd = exec.Command("go", append(args, "-plugin", filepath.Join(s.dir, "bin/none"))...)
+		cmd.Dir = filepath.Join(s.root, "test", c.args[0])
+	}
 	out, err := cmd.CombinedOutput()
 	return string(out), err
 }
 
-func firstFailure(out string) string {
+// failure names the test that failed: the innermost, which go test shows last.
+func failure(out string) string {
+	found := "a panic"
 	for line := range strings.Lines(out) {
-		if line = strings.TrimSpace(line); strings.HasPrefix(line, "--- FAIL") || strings.HasPrefix(line, "panic: ") {
-			return line
+		if line = strings.TrimSpace(line); strings.HasPrefix(line, "--- FAIL") {
+			found = line
 		}
 	}
-	return "a failure"
+	return found
 }
