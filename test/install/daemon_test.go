@@ -33,11 +33,7 @@ func TestDaemon(t *testing.T) {
 	if out := c.MustKubectl(t, "-n", "cni-none", "get", "daemonset", "cni-none", "-o", "jsonpath={.spec.template.spec.containers[0].args}"); !strings.Contains(out, "--remove") {
 		t.Errorf("the overlay's argument is not there: %s", out)
 	}
-	token := c.podToken(t, "here")
-	// What the program gets from its service account.
-	n.write("/run/account/token", token, 0o600)
-	n.write("/run/account/namespace", "cni-none", 0o644)
-	n.write("/run/account/ca.crt", n.read(c.Dir+"/pki/apiserver.crt"), 0o644)
+	token, command := c.account(t, n)
 	if out, err := c.Kubectl("--token="+token, "get", "nodes"); err == nil {
 		t.Errorf("the installer may read nodes:\n%s", out)
 	}
@@ -76,8 +72,7 @@ func TestDaemon(t *testing.T) {
 		})
 	}
 	run := func(args ...string) (stop func()) {
-		env := []string{"env", "KUBERNETES_SERVICE_HOST=127.0.0.1", "KUBERNETES_SERVICE_PORT=6443", "NODE_NAME=here", "SERVICE_ACCOUNT_DIR=/run/account"}
-		cmd := n.command(append(append(env, program, "run", "--root", "/run/host", "--interval", "1s"), args...)...)
+		cmd := n.command(append(append(command, "--root", "/run/host", "--interval", "1s"), args...)...)
 		var log bytes.Buffer
 		cmd.Stdout, cmd.Stderr = &log, &log
 		if err := cmd.Start(); err != nil {
@@ -160,6 +155,18 @@ func TestDaemon(t *testing.T) {
 
 // apiServer is a control plane without a kubelet.
 type apiServer struct{ *cluster.Cluster }
+
+// account gives the node what a pod of the DaemonSet has: the files of a service
+// account, and the command whose environment names them and the API server.
+func (c apiServer) account(t *testing.T, n *node) (token string, run []string) {
+	t.Helper()
+	token = c.podToken(t, "here")
+	n.write("/run/account/token", token, 0o600)
+	n.write("/run/account/namespace", "cni-none", 0o644)
+	n.write("/run/account/ca.crt", n.read(c.Dir+"/pki/apiserver.crt"), 0o644)
+	return token, slices.Clip([]string{"env", "KUBERNETES_SERVICE_HOST=127.0.0.1", "KUBERNETES_SERVICE_PORT=6443", "NODE_NAME=here", "SERVICE_ACCOUNT_DIR=/run/account",
+		program, "run"})
+}
 
 // podToken is what kubelet would give a pod of the DaemonSet on that node.
 func (c apiServer) podToken(t *testing.T, node string) string {

@@ -22,14 +22,11 @@ func TestRestarts(t *testing.T) {
 	c := apiServer{cluster.Start(t, cluster.Config{Version: "134", Machine: n.Machine})}
 	c.Apply(t, "{apiVersion: v1, kind: Node, metadata: {name: here}}")
 	c.MustKubectl(t, "apply", "-k", harness.Repo("deploy/install/base"))
-	n.write("/run/account/token", c.podToken(t, "here"), 0o600)
-	n.write("/run/account/namespace", "cni-none", 0o644)
-	n.write("/run/account/ca.crt", n.read(c.Dir+"/pki/apiserver.crt"), 0o644)
+	_, command := c.account(t, n)
 	// Counted, and it fails where it is told to.
 	n.write("/opt/test/counted", "#!/bin/sh\necho >>/run/counted\n[ ! -e /run/fail ] || { rm /run/fail; kill $(cat /run/containerd.pid); exit 1; }\nexec "+restart+"\n", 0o755)
 	run := func() (stop func()) {
-		d := n.Daemon(n, "", "env", "KUBERNETES_SERVICE_HOST=127.0.0.1", "KUBERNETES_SERVICE_PORT=6443", "NODE_NAME=here", "SERVICE_ACCOUNT_DIR=/run/account",
-			program, "run", "--handler=airgap", "--interval=1s", "--restart", "--restart-command=/opt/test/counted", "--timeout=30s")
+		d := n.Daemon(n, "", append(command, "--handler=airgap", "--interval=1s", "--restart", "--restart-command=/opt/test/counted", "--timeout=30s")...)
 		return d.Stop
 	}
 	wait := func(want ...string) {

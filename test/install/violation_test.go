@@ -29,9 +29,7 @@ func TestViolation(t *testing.T) {
 	c.MustKubectl(t, "create", "serviceaccount", "default", "-n", "default")
 	c.MustKubectl(t, "apply", "-k", harness.Repo("deploy/install/base"))
 	c.MustKubectl(t, "apply", "-f", harness.Repo("deploy/install/delete-violators/rbac.yaml"))
-	n.write("/run/account/token", c.podToken(t, "here"), 0o600)
-	n.write("/run/account/namespace", "cni-none", 0o644)
-	n.write("/run/account/ca.crt", n.read(c.Dir+"/pki/apiserver.crt"), 0o644)
+	_, run := c.account(t, n)
 
 	hermetic := func(name string) pod {
 		t.Helper()
@@ -56,9 +54,8 @@ func TestViolation(t *testing.T) {
 		return start
 	}
 	good, one, two := hermetic("good"), hermetic("one"), hermetic("two")
-	account := []string{"KUBERNETES_SERVICE_HOST=127.0.0.1", "KUBERNETES_SERVICE_PORT=6443", "NODE_NAME=here", "SERVICE_ACCOUNT_DIR=/run/account"}
 	daemons := func(args ...string) (stop func()) {
-		install := n.Daemon(n, "", append(append(append([]string{"env"}, account...), program, "run", "--violations", "/run/violations.sock"), args...)...)
+		install := n.Daemon(n, "", append(append(run, "--violations", "/run/violations.sock"), args...)...)
 		watch := n.Daemon(n, "", program, "relay", "/run/violations.sock", "--", harness.Bin("none-audit"), "watch", "--json", "--claimed-only", "--interval", "2s", "--listen", "127.0.0.1:9469")
 		harness.Eventually(t, "none-audit watches the pods", func() error {
 			out, err := n.command("curl", "--silent", "http://127.0.0.1:9469/metrics").CombinedOutput()
