@@ -66,9 +66,9 @@ test-faults: test-soak ## make every system call of the plugin fail; a sample of
 
 .PHONY: test-kernels-all test-node-all
 test-kernels-all: ## test the programs on all kernels and architectures in QEMU, and write the table in docs/kernels.md
-	test/run.sh kernels -full
+	test/run.sh kernels -v -full $(FLAGS)
 test-node-all: ## test none-install on a Debian node in QEMU, with a reboot, containerd 2.4, the watch, seccomp and podman
-	test/run.sh node -full
+	test/run.sh node -v -full $(FLAGS)
 
 .PHONY: test-sabotage
 test-sabotage: ## break copies of the project, a few lines at a time, and expect the tests to notice (root)
