@@ -21,7 +21,7 @@ type namespace struct {
 
 	ways []way     // ways in, the first that works will do
 	held *netns.NS // what was open once, of a namespace that may not be found again
-	lost bool      // nothing that was seen to hold it holds it any more
+	lost bool      // it could not be kept: what was seen to hold it has ended, or is about to
 }
 
 // A process has at least one thread in the namespace.
@@ -136,9 +136,14 @@ func (w *walker) inode(dir int, name, kind string) uint64 {
 	return n
 }
 
-// pass visits the processes that were not seen before. The buffer bounds how
-// many are named before they are visited.
+// pass visits the processes that were not seen before, and those that could not be
+// looked at: Linux 7.3 refuses that also for one that is about to end. The buffer bounds
+// how many are named before they are visited.
 func (w *walker) pass(buffer []byte) error {
+	for _, pid := range w.unreadable {
+		delete(w.pids, pid)
+	}
+	w.unreadable = nil
 	if _, err := unix.Seek(w.proc, 0, unix.SEEK_SET); err != nil {
 		return fmt.Errorf("rewind /proc: %w", err)
 	}
@@ -167,10 +172,11 @@ func (w *walker) catchUp() error {
 	w.late = true
 	few := make([]byte, 1<<10)
 	for range maxPasses {
+		before := w.unreadable
 		if err := w.pass(few); err != nil {
 			return err
 		}
-		if !w.missed && !w.fresh && w.secure() {
+		if !w.missed && !w.fresh && slices.Equal(w.unreadable, before) && w.secure() {
 			return nil
 		}
 	}
@@ -185,7 +191,7 @@ const maxSecured = 256
 
 // secure keeps the namespaces that only processes hold: the last one may end before
 // the look, and leave its namespace to a child that no pass has met. It says whether
-// none had ended already.
+// all could be kept. One that could not is left to the next pass, once.
 func (w *walker) secure() bool {
 	kept, all := 0, true
 	for _, ns := range w.namespaces {
@@ -195,11 +201,9 @@ func (w *walker) secure() bool {
 		if kept++; kept > maxSecured {
 			break
 		}
-		n, err := ns.open()
-		switch {
-		case err == nil:
+		if n, err := ns.open(); err == nil {
 			ns.held = n
-		case gone(err):
+		} else {
 			ns.lost, all = true, false
 		}
 	}
