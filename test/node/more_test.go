@@ -78,7 +78,8 @@ func (n *node) podman(t *testing.T) {
 	n.step(t, "root", func(n *node, _ *testing.T) {
 		n.Must("mkdir -p /etc/containers/containers.conf.d; cp /payload/podman/10-airgap.conf /etc/containers/containers.conf.d/; cp /usr/share/doc/cni-none/examples/10-airgap.conflist /etc/cni/net.d/")
 		look(n, n.Must(image+run))
-		n.Must("podman system reset --force; rm -r /etc/containers/containers.conf.d/10-airgap.conf /etc/cni/net.d/10-airgap.conflist; rmdir /etc/containers/containers.conf.d")
+		// Not podman system reset, which also deletes the networks in /etc/cni/net.d that are others'.
+		n.Must("podman rmi --all --force; rm /etc/containers/containers.conf.d/10-airgap.conf /etc/cni/net.d/10-airgap.conflist; rmdir /etc/containers/containers.conf.d; systemctl stop machine.slice")
 	})
 	n.step(t, "rootless", func(n *node, _ *testing.T) {
 		n.Must("useradd -m -s /bin/bash tester; loginctl enable-linger tester")
@@ -91,7 +92,8 @@ func (n *node) podman(t *testing.T) {
 	})
 }
 
-// containerd24 takes containerd 2.4 through all of it, as a service of another name.
+// containerd24 takes containerd 2.4 through all of it, as a service of another name,
+// which is in /lib since systemctl mask --runtime cannot mask a unit in /etc.
 func (n *node) containerd24(t *testing.T) {
 	const unit = `[Unit]
 Description=containerd 2.4
@@ -102,7 +104,7 @@ KillMode=process
 Environment=PATH=/payload/containerd24:/usr/sbin:/usr/bin:/sbin:/bin
 ExecStart=/payload/containerd24/containerd --config /etc/containerd24/config.toml
 `
-	n.Must("/payload/pod remove; systemctl stop containerd; mkdir /etc/containerd24; cat >/etc/systemd/system/node-runtime.service <<'X'\n" + unit + `X
+	n.Must("/payload/pod remove; systemctl stop containerd; mkdir /etc/containerd24; cat >/lib/systemd/system/node-runtime.service <<'X'\n" + unit + `X
 /payload/containerd24/containerd config default | sed "s/SystemdCgroup = false/SystemdCgroup = true/; s#^root = .*#root = '/var/lib/containerd24'#" >/etc/containerd24/config.toml
 grep -q 'SystemdCgroup = true' /etc/containerd24/config.toml
 systemctl daemon-reload; systemctl start node-runtime`)
@@ -112,6 +114,6 @@ systemctl daemon-reload; systemctl start node-runtime`)
 	other.pod("bridged", "-")
 	other.life(t)
 	other.restartsFail(t, failures)
-	n.Must("/payload/pod remove; systemctl stop node-runtime; rm -r /etc/containerd24 /etc/systemd/system/node-runtime.service /var/lib/containerd24; systemctl daemon-reload; systemctl start containerd\n" + answers)
+	n.Must("/payload/pod remove; systemctl stop node-runtime; rm -r /etc/containerd24 /lib/systemd/system/node-runtime.service /var/lib/containerd24; systemctl daemon-reload; systemctl start containerd\n" + answers)
 	n.pod("bridged", "-")
 }
