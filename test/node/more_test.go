@@ -114,6 +114,6 @@ systemctl daemon-reload; systemctl start node-runtime`)
 	other.pod("bridged", "-")
 	other.life(t)
 	other.restartsFail(t, failures)
-	n.Must("/payload/pod remove; systemctl stop node-runtime; rm -r /etc/containerd24 /lib/systemd/system/node-runtime.service /var/lib/containerd24; systemctl daemon-reload; systemctl start containerd\n" + answers)
+	n.Must("/payload/pod remove; systemctl stop node-runtime; rm -r /etc/containerd24 /lib/systemd/system/node-runtime.service /var/lib/containerd24 /run/nri; systemctl daemon-reload; systemctl start containerd\n" + answers)
 	n.pod("bridged", "-")
 }
