@@ -29,7 +29,7 @@ func (v *visit) addFiles() error {
 
 func (v *visit) addFile(dir, fd int) {
 	number := strconv.Itoa(fd)
-	if writable(dir, number) {
+	if writable(dir, number) || v.otherInode(number) {
 		return
 	}
 	link, err := v.link(dir, number)
@@ -38,7 +38,7 @@ func (v *visit) addFile(dir, fd int) {
 	}
 	inode, ok := inodeOf(link, "net")
 	if !ok && link[0] == '/' {
-		inode, ok = v.mountedInode(number)
+		inode, ok = v.mountedInode(number) // it was opened by the path of a bind mount, and is called by it
 	}
 	if ok {
 		path := v.name(v.living + "/fd/" + number)
@@ -62,23 +62,26 @@ func writable(dir int, fd string) bool {
 // fs/proc/generic.c).
 const firstInode = 0xeffffff0
 
-// mountedInode is for a file that was opened by the path of a bind mount and is
-// called by it. Most files that have a path are no namespaces, and one may be on
-// a server that does not answer, for which even stat(2) through /proc would wait.
-// So the number comes first, from where no server is asked (proc_pid_fdinfo(5)).
-func (v *visit) mountedInode(fd string) (uint64, bool) {
+// otherInode says that a file has a number that no namespace has. Most files are
+// none, and one may be on a server that does not answer, for which even stat(2)
+// through /proc would wait. So the number comes first, from where no server is asked
+// (proc_pid_fdinfo(5), since Linux 5.14).
+func (v *visit) otherInode(fd string) bool {
 	info, err := v.file(v.dir, v.living+"/fdinfo/"+fd)
 	if err != nil {
-		return 0, false
+		return gone(err)
 	}
-	_, after, ok := bytes.Cut(info, []byte("\nino:\t")) // since Linux 5.14
+	_, after, ok := bytes.Cut(info, []byte("\nino:\t"))
 	number, _, _ := bytes.Cut(after, []byte("\n"))
-	if n, err := strconv.ParseUint(string(number), 10, 64); ok && (err != nil || n < firstInode || n > math.MaxUint32) {
-		return 0, false
-	}
+	n, err := strconv.ParseUint(string(number), 10, 64)
+	return ok && err == nil && (n < firstInode || n > math.MaxUint32)
+}
+
+// mountedInode opens a file by the path of a bind mount, if it is one of a namespace.
+func (v *visit) mountedInode(fd string) (uint64, bool) {
 	path := v.name(v.living + "/fd/" + fd)
 	var st unix.Statx_t
-	err = unix.Statx(unix.AT_FDCWD, path, unix.AT_STATX_DONT_SYNC|unix.AT_NO_AUTOMOUNT, unix.STATX_INO, &st)
+	err := unix.Statx(unix.AT_FDCWD, path, unix.AT_STATX_DONT_SYNC|unix.AT_NO_AUTOMOUNT, unix.STATX_INO, &st)
 	if err != nil || st.Dev_major != v.nsfs[0] || st.Dev_minor != v.nsfs[1] {
 		return 0, false
 	}
