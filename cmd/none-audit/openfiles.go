@@ -29,7 +29,11 @@ func (v *visit) addFiles() error {
 
 func (v *visit) addFile(dir, fd int) {
 	number := strconv.Itoa(fd)
-	if writable(dir, number) || v.otherInode(number) {
+	if writable(dir, number) {
+		return
+	}
+	info, infoErr := v.file(v.dir, v.living+"/fdinfo/"+number)
+	if infoErr == nil && otherInode(info) {
 		return
 	}
 	link, err := v.link(dir, number)
@@ -37,7 +41,7 @@ func (v *visit) addFile(dir, fd int) {
 		return
 	}
 	inode, ok := inodeOf(link, "net")
-	if !ok && link[0] == '/' {
+	if !ok && infoErr == nil && link[0] == '/' {
 		inode, ok = v.mountedInode(number) // it was opened by the path of a bind mount, and is called by it
 	}
 	if ok {
@@ -62,19 +66,15 @@ func writable(dir int, fd string) bool {
 // fs/proc/generic.c).
 const firstInode = 0xeffffff0
 
-// otherInode says that a file has a number that no namespace has. Most files are
-// none, and one may be on a server that does not answer, for which even stat(2)
-// through /proc would wait. So the number comes first, from where no server is asked
-// (proc_pid_fdinfo(5), since Linux 5.14).
-func (v *visit) otherInode(fd string) bool {
-	info, err := v.file(v.dir, v.living+"/fdinfo/"+fd)
-	if err != nil {
-		return gone(err)
-	}
-	_, after, ok := bytes.Cut(info, []byte("\nino:\t"))
+// otherInode reads a file's fdinfo, and says that its number is none of a namespace.
+// Most files are none, and one may be on a server that does not answer, for which even
+// stat(2) through /proc would wait. So the number comes first, from where no server is
+// asked (proc_pid_fdinfo(5)).
+func otherInode(info []byte) bool {
+	_, after, ok := bytes.Cut(info, []byte("\nino:\t")) // since Linux 5.14
 	number, _, _ := bytes.Cut(after, []byte("\n"))
 	n, err := strconv.ParseUint(string(number), 10, 64)
-	return ok && err == nil && (n < firstInode || n > math.MaxUint32)
+	return ok && (err != nil || n < firstInode || n > math.MaxUint32)
 }
 
 // mountedInode opens a file by the path of a bind mount, if it is one of a namespace.
