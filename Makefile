@@ -4,7 +4,9 @@ ifneq ($(filter-out help,$(MAKECMDGOALS)),)
 $(if $(GODIR),,$(error no Go that builds this))
 endif
 export PATH := $(if $(GODIR),$(GODIR):)$(PATH)
-VERSION := $(or $(VERSION),$(shell release/version.sh))
+ifndef VERSION # asked for once, and only where it is used
+VERSION = $(eval VERSION := $(shell release/version.sh))$(VERSION)
+endif
 PREFIX ?= /opt/cni
 BIN ?= bin
 DIST ?= dist
