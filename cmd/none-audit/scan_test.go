@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What cannot be kept for whatever reason may be about to end, and is left to
-// another pass: once, since the reason may stay.
+// A namespace that cannot be kept may be about to end, and is left to another pass:
+// once, since the reason may stay.
 func TestSecureLooksAgain(t *testing.T) {
 	loop := filepath.Join(t.TempDir(), "loop")
 	if err := os.Symlink(loop, loop); err != nil {
@@ -33,8 +33,8 @@ func TestSecureLooksAgain(t *testing.T) {
 // has ended.
 func TestUnreadableIsVisitedAgain(t *testing.T) {
 	w := newTestWalker(t)
-	const nobody = 1 << 22 // PID_MAX_LIMIT: no process has it
-	w.unreadable = []int{w.self, nobody}
+	const ended = 1 << 22 // PID_MAX_LIMIT: no process has it
+	w.unreadable = []int{w.self, ended}
 	w.pids[w.self] = true
 	if err := w.pass(make([]byte, 1<<10)); err != nil {
 		t.Fatal(err)
@@ -42,7 +42,7 @@ func TestUnreadableIsVisitedAgain(t *testing.T) {
 	if len(w.ofPID[w.self]) == 0 {
 		t.Error("a process that could not be looked at is not visited again")
 	}
-	if slices.Contains(w.unreadable, nobody) || slices.Contains(w.unreadable, w.self) {
+	if slices.Contains(w.unreadable, ended) || slices.Contains(w.unreadable, w.self) {
 		t.Errorf("unreadable are %v", w.unreadable)
 	}
 }

@@ -9,7 +9,8 @@ set -f # the patterns are find's
 prune='-path /proc -o -path /sys -o -path /dev -o -path /tmp -o -path /payload -o -path /root -o -path /lost+found -o -path /var/log -o -path /var/tmp -o -path /var/cache -o
 	-path /var/lib/containerd -o -path /var/lib/containerd24 -o -path /var/lib/dpkg -o -path /var/lib/cni -o -path /var/lib/systemd -o -path /var/lib/private -o
 	-path /run/containerd -o -path /run/systemd -o -path /run/udev -o -path /run/log -o -path /run/user -o -path /run/netns -o -path /run/utmp -o -path /run/lock/* -o -path /run/dbus -o
-	-path /var/lib/containers -o -path /run/containers -o -path /run/libpod -o -path /run/runc -o -path /etc/*-'
+	-path /var/lib/containers -o -path /run/containers -o -path /run/libpod -o -path /run/runc -o
+	-path /etc/passwd- -o -path /etc/shadow- -o -path /etc/group- -o -path /etc/gshadow- -o -path /etc/subuid- -o -path /etc/subgid-'
 # A file below /usr that was written has another change time; the others are read.
 find / \( $prune \) -prune -o -path '/usr/*' -type f -printf 'file %p %m %U:%G %s %C@\n' -o -printf 'file %p %y %m %U:%G %l\n' | sort
 find /etc /opt /var /run \( $prune \) -prune -o -type f -print0 | xargs -0 sha256sum | sort -k2 | sed 's/^/content /'
