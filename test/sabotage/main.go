@@ -7,7 +7,7 @@
 //
 //	# what is broken
 //	test PACKAGE [-run REGEXP]      a package whose tests have to fail
-//	suite SUITE [-run REGEXP]       and a suite, with the plugin that is built of the copy
+//	suite ./SUITE [-run REGEXP]     and a suite, with the plugin that is built of the copy
 //	file FILE
 //	- LINES as they are, without their indentation
 //	+ LINES instead
@@ -23,6 +23,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -111,7 +112,7 @@ func parse(block string) (mutation, error) {
 			return m, fmt.Errorf("%q is no line of a mutation", line)
 		}
 	}
-	if m.what == "" || len(m.tests) == 0 || len(m.hunks) == 0 {
+	if m.what == "" || len(m.tests) == 0 || len(m.hunks) == 0 || slices.ContainsFunc(m.hunks, func(h hunk) bool { return len(h.old) == 0 }) {
 		return m, fmt.Errorf("this mutation lacks something:\n%s", block)
 	}
 	return m, nil
@@ -124,7 +125,7 @@ type saboteur struct {
 }
 
 // try breaks the files, runs the tests and mends the files.
-func (s saboteur) try(m mutation) (err error) {
+func (s saboteur) try(m mutation) (failed error) {
 	for _, t := range m.tests {
 		if t.suite || s.sound[t.String()] {
 			continue
@@ -140,7 +141,7 @@ func (s saboteur) try(m mutation) (err error) {
 		if err != nil {
 			return err
 		}
-		defer func() { err = errors.Join(err, os.WriteFile(file, sound, 0o644)) }()
+		defer func() { failed = errors.Join(failed, os.WriteFile(file, sound, 0o644)) }()
 		broken, err := h.apply(string(sound))
 		if err != nil {
 			return err
@@ -194,28 +195,29 @@ func (h hunk) matches(lines []string) bool {
 
 // test runs go test on the copy, or a suite of the project with the copy's plugin.
 func (s saboteur) test(c command) (string, error) {
-	args := []string{"test", "-count=1", "-timeout=10m", "-failfast"}
-	cmd := exec.Command("go", append(args, c.args...)...)
-	cmd.Dir = s.dir
-	if c.suite {
-		build := exec.Command("go", "build", "-o", "bin/none", "./plugins/none")
-		build.Dir, build.Env = s.dir, append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := build.CombinedOutput(); err != nil {
-			return string(out), err
-		}
-		args = append(args, c.args[1:]...)
-		cmd = exec.Command("go", append(args, "-plugin", filepath.Join(s.dir, "bin/none"))...)
-		cmd.Dir = filepath.Join(s.root, "test", c.args[0])
+	args := append([]string{"test", "-count=1", "-timeout=10m", "-failfast"}, c.args...)
+	if !c.suite {
+		return output(s.dir, "go", args...)
 	}
+	plugin := filepath.Join(s.dir, "bin/none")
+	if out, err := output(s.dir, "env", "CGO_ENABLED=0", "go", "build", "-o", plugin, "./plugins/none"); err != nil {
+		return out, err
+	}
+	return output(filepath.Join(s.root, "test"), "go", append(args, "-plugin", plugin)...)
+}
+
+func output(dir, program string, args ...string) (string, error) {
+	cmd := exec.Command(program, args...)
+	cmd.Dir = dir
 	out, err := cmd.CombinedOutput()
 	return string(out), err
 }
 
 // failure names the test that failed: the innermost, which go test shows last.
 func failure(out string) string {
-	found := "a panic"
+	found := "a failure"
 	for line := range strings.Lines(out) {
-		if line = strings.TrimSpace(line); strings.HasPrefix(line, "--- FAIL") {
+		if line = strings.TrimSpace(line); strings.HasPrefix(line, "--- FAIL") || strings.HasPrefix(line, "panic: ") {
 			found = line
 		}
 	}
